@@ -1,0 +1,1 @@
+"""trialgrid: pictures + grid -> pack -> trials -> metrics rows -> summary workbook."""

@@ -1,0 +1,1 @@
+"""What a sweep is doing, and how a cluster runs it."""

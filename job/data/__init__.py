@@ -1,0 +1,1 @@
+"""Bytes -> labelled pictures -> uint8 pack -> batches."""

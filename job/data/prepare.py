@@ -1,0 +1,50 @@
+"""The pack of a sweep folder: the one that is there, or a new one from the pictures that the sweep names."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from job.data.pack import Passport, build_pack, read_passport
+from job.data.source import read_source
+from job.errors import BadConfig, MissingInput
+from job.layout import SOURCE, read_json
+from job.storage import Folder
+from job.trial import PictureOptions
+
+
+def ensure_pack(sweep: Folder, images: str, options: PictureOptions, progress: Callable[[int, int], None]) -> Passport:
+    """The sweep's pack, built first where it is missing.
+
+    `images` is the source's path or URI, or '' for the one that the sweep folder remembers. Raises BadConfig where a
+    pack of other pictures or options stands there already, MissingInput where there is neither pack nor source.
+    """
+    asked = {"images": absolute(images), **asdict(options)} if images else None
+    passport = read_passport(sweep)
+    if passport:
+        if asked:
+            compare({"images": passport.source, **passport.options}, asked, sweep.uri)
+        return passport
+    if asked:
+        sweep.write(SOURCE, (json.dumps(asked, indent=1) + "\n").encode())
+    else:
+        asked = read_json(sweep, SOURCE)
+        if not asked:
+            raise MissingInput(f"{sweep.uri}: no pack and no pictures to make it from; name them with --images")
+        options = PictureOptions(**{key: value for key, value in asked.items() if key != "images"})
+    return build_pack(read_source(asked["images"], options), sweep, options, progress)
+
+
+def absolute(uri: str) -> str:
+    """A path from the root, so that it means the same from every working directory; a URI as it is."""
+    return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def compare(have: dict[str, object], asked: dict[str, object], uri: str) -> None:
+    """Raise BadConfig, naming each difference, where a pack was made with other options than are asked for."""
+    # max_bad only decides whether a pack comes to be, not what is in it.
+    names = [name for name in asked if name != "max_bad" and have.get(name) != asked[name]]
+    if names:
+        differences = "; ".join(f"{name} was {have.get(name)!r}, now {asked[name]!r}" for name in names)
+        raise BadConfig(f"{uri}: its pack was made from other pictures or options ({differences}); "
+                        "name a new sweep folder, or leave --images and these options out")

@@ -1,0 +1,146 @@
+"""Finds labelled pictures: class folders, class folders under train/val/test, or a CSV file of labels."""
+
+import csv
+import io
+import posixpath
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from job.errors import BadData, MissingInput
+from job.storage import Folder, join, open_folder, split_uri
+from job.trial import PictureOptions
+
+SPLITS = ("train", "val", "test")
+SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One picture of the source: its name in the folder, its class, and its split where folders give one."""
+
+    picture: str
+    label: str
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The labelled pictures of a folder or CSV; `missing` are those that a CSV names and that do not exist."""
+
+    uri: str
+    folder: Folder
+    pictures: list[Labelled]
+    missing: list[Labelled]
+    classes: list[str]
+
+
+def read_source(uri: str, options: PictureOptions) -> Source:
+    """List the pictures of a folder or CSV file of labels, by path or s3:// URI, sorted by name; reads no picture.
+
+    With `options.positive` the classes are that one and 'other'. Raises MissingInput, or BadData naming the line.
+    """
+    if uri.lower().endswith(".csv"):
+        folder_uri, name = split_uri(uri)
+        folder = open_folder(folder_uri)
+        pictures, missing = list_csv(folder, name)
+    else:
+        folder = open_folder(uri)
+        pictures, missing = list_class_folders(folder), []
+    if not pictures and not missing:
+        raise MissingInput(f"{uri}: no pictures; name a folder with a folder for each class, or a CSV file of labels")
+    pictures, missing = (relabel(items, options.positive, uri) for items in (pictures, missing))
+    classes = sorted({item.label for item in pictures})
+    if options.positive:
+        classes = [OTHER, options.positive]
+    if len({item.label for item in pictures}) < 2:
+        raise BadData(f"{uri}: only one class, {classes[0] if classes else 'none'!r}; a classifier needs two or more")
+    return Source(uri, folder, pictures, missing, classes)
+
+
+def relabel(items: list[Labelled], positive: str, uri: str) -> list[Labelled]:
+    """One class against the rest; raises BadData where no picture has that class."""
+    if not positive or not items:
+        return items
+    known = sorted({item.label for item in items})
+    if positive not in known:
+        raise BadData(f"{uri}: no class {positive!r} for --positive; the classes are {', '.join(known)}")
+    return [Labelled(item.picture, positive if item.label == positive else OTHER, item.split) for item in items]
+
+
+def is_hidden(name: str) -> bool:
+    """What file managers and archivers leave behind, which no person means as a picture."""
+    parts = name.split("/")
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1] in ("Thumbs.db", "desktop.ini")
+
+
+def list_class_folders(folder: Folder) -> list[Labelled]:
+    """Pictures whose first folder (or, under train/val/test, the second) is their class; raises BadData if mixed."""
+    names = [name for name in folder.names() if not is_hidden(name)]
+    tops = {name.split("/")[0] for name in names if "/" in name}
+    by_split = "train" in {SPLIT_FOLDERS.get(top.lower()) for top in tops}
+    if by_split and (others := sorted(top for top in tops if top.lower() not in SPLIT_FOLDERS)):
+        raise BadData(f"{folder.uri}: {', '.join(others[:5])} beside train/; put every class under train/, val/ or test/")
+    depth = 2 if by_split else 1
+    found = []
+    for name in names:
+        parts = name.split("/")
+        if len(parts) > depth:
+            split = SPLIT_FOLDERS[parts[0].lower()] if by_split else ""
+            found.append(Labelled(name, parts[depth - 1], split))
+    return found
+
+
+def list_csv(folder: Folder, name: str) -> tuple[list[Labelled], list[Labelled]]:
+    """The pictures of a CSV of two columns (file name, label), found beside it or in images/, and those not found.
+
+    Raises BadData naming the line of a bad one.
+    """
+    where = join(folder.uri, name)
+    try:
+        text = folder.read(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadData(f"{where}: not UTF-8 text ({error}); save it as CSV UTF-8") from None
+    labels = read_labels(text, where)
+    existing = set(folder.names())
+    found, missing = [], []
+    for picture, label in sorted(labels.items()):
+        here = next((path for path in (picture, f"images/{picture}") if path in existing), None)
+        (found if here else missing).append(Labelled(here or picture, label))
+    return found, missing
+
+
+def read_labels(text: str, where: str) -> dict[str, str]:
+    """Picture name -> label of a CSV with a header and two columns; raises BadData naming file and line."""
+    labels: dict[str, str] = {}
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for number, cells in enumerate(skip_blank(lines)):
+            here = f"{where}, line {lines.line_num}"
+            if len(cells) != 2:
+                raise BadData(f"{here}: {len(cells)} columns; two are needed, the picture's file name and its label")
+            picture, label = cells[0].strip(), cells[1].strip()
+            if number == 0:
+                continue
+            if not picture or not label:
+                raise BadData(f"{here}: the {'picture' if not picture else 'label'} is empty")
+            picture = inside(picture, here)
+            if labels.get(picture, label) != label:
+                raise BadData(f"{here}: {picture} is labelled {label!r} here and {labels[picture]!r} before; keep one")
+            labels[picture] = label
+    except csv.Error as error:
+        raise BadData(f"{where}, line {lines.line_num}: {error}") from None
+    return labels
+
+
+def skip_blank(lines: Iterable[list[str]]) -> Iterable[list[str]]:
+    """The lines of a CSV that hold anything."""
+    return (cells for cells in lines if any(cell.strip() for cell in cells))
+
+
+def inside(picture: str, here: str) -> str:
+    """The picture's path, normalised; raises BadData where it leaves the source's folder."""
+    path = posixpath.normpath(picture.replace("\\", "/"))
+    if path.startswith(("/", "../")) or path in (".", "..") or ":" in path.split("/")[0]:
+        raise BadData(f"{here}: the path {picture!r} leaves the CSV's folder; pictures lie beside the CSV or in images/")
+    return path

@@ -1,0 +1,82 @@
+"""Divides pictures into train, validation and test: stratified, seeded by content, the same on every machine."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from job.errors import BadData
+from job.trial import PictureOptions
+
+
+def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence[str], options: PictureOptions) -> list[str]:
+    """The split of each picture: 'train', 'val', 'test', or '' for one that is left out of training.
+
+    Byte-identical pictures (equal digests) land on one side. The order within a class is that of a hash of seed and
+    content, so neither names nor machine matter. A split given by folders is kept: only what no folder gives is drawn
+    (validation from train/ where there is no val/), and a training picture that also lies in val/ or test/ is left
+    out of training. Raises BadData for a class that is too small to be in each split.
+    """
+    if any(given):
+        splits = keep_given(digests, given)
+        if "val" not in given:
+            in_train = [i for i, split in enumerate(splits) if split == "train"]
+            drawn = draw([labels[i] for i in in_train], [digests[i] for i in in_train], options.val, 0.0, options)
+            for i, split in zip(in_train, drawn, strict=True):
+                splits[i] = split
+    else:
+        splits = draw(labels, digests, options.val, options.test, options)
+    check_classes(labels, splits)
+    return splits
+
+
+def keep_given(digests: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The given splits, without training pictures (and validation pictures) that are held out elsewhere too."""
+    held_out: dict[str, set[str]] = {split: set() for split in ("val", "test")}
+    for digest, split in zip(digests, given, strict=True):
+        if split in held_out:
+            held_out[split].add(digest)
+    blocked = {"train": held_out["val"] | held_out["test"], "val": held_out["test"], "test": set()}
+    return ["" if digest in blocked[split] else split for digest, split in zip(digests, given, strict=True)]
+
+
+def draw(labels: Sequence[str], digests: Sequence[str], val: float, test: float, options: PictureOptions) -> list[str]:
+    """Draw test, then validation from the rest, class by class; groups of identical pictures stay together."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, digest in enumerate(digests):
+        groups[digest].append(i)
+    of_class: dict[str, list[list[int]]] = defaultdict(list)
+    for members in groups.values():
+        of_class[labels[members[0]]].append(members)
+    splits = ["train"] * len(labels)
+    for label, found in sorted(of_class.items()):
+        least = 3 if test else 2
+        if len(found) < least:
+            raise BadData(f"class {label!r} has {len(found)} different picture{'s' * (len(found) != 1)}; {least} are "
+                          f"needed, one for each of train, validation{' and test' if test else ''}")
+        found.sort(key=lambda members: hashlib.sha256(f"{options.split_seed}/{digests[members[0]]}".encode()).digest())
+        total = sum(map(len, found))
+        num_test = max(1, round(total * test)) if test else 0
+        taken = take(found, num_test, len(found) - 2, splits, "test")
+        num_val = max(1, round((total - sum(map(len, found[:taken]))) * val))
+        take(found[taken:], num_val, len(found) - taken - 1, splits, "val")
+    return splits
+
+
+def take(groups: Sequence[Sequence[int]], wanted: int, most: int, splits: list[str], split: str) -> int:
+    """Put whole groups into a split until it has the wanted number of pictures; how many groups that took."""
+    have = count = 0
+    while have < wanted and count < most:
+        for i in groups[count]:
+            splits[i] = split
+        have += len(groups[count])
+        count += 1
+    return count
+
+
+def check_classes(labels: Sequence[str], splits: Sequence[str]) -> None:
+    """Raise BadData where a class has no training or no validation picture."""
+    counts = Counter(zip(splits, labels, strict=True))
+    for label in sorted(set(labels)):
+        for split in ("train", "val"):
+            if not counts[split, label]:
+                raise BadData(f"class {label!r} has no {split} picture; every class needs some in train and validation")

@@ -1,0 +1,90 @@
+"""Where each file of a sweep folder lies, and how its small files are read."""
+
+import hashlib
+import json
+from typing import Any
+
+from job.errors import BadConfig, MissingInput
+from job.record import Epoch, Row, epochs_from_csv, row_from_json
+from job.storage import Folder, join, open_folder, split_uri
+from job.trial import GridError, Trial, parse_grid
+
+GRID = "grid.csv"
+SOURCE = "source.json"
+PASSPORT = "pack/passport.json"
+WORKBOOK = "summary.xlsx"
+SUMMARY = "summary.json"
+
+
+def trial_file(trial: str, name: str) -> str:
+    """One file of a trial: events/..., last.pt, best.safetensors, epochs.csv, heartbeat.json, row.json."""
+    return f"trials/{trial}/{name}"
+
+
+def read_text(folder: Folder, name: str) -> str:
+    """A UTF-8 file of the folder; raises BadConfig where it is not one."""
+    try:
+        return folder.read(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"{join(folder.uri, name)}: not UTF-8 text ({error}); save it as CSV UTF-8") from None
+
+
+def read_grid(folder: Folder, name: str = GRID) -> list[Trial]:
+    """The trials of a grid file; raises BadConfig naming file, line and column."""
+    try:
+        return parse_grid(read_text(folder, name))
+    except GridError as error:
+        raise BadConfig(f"{join(folder.uri, name)}: {error}") from None
+    except MissingInput as error:
+        raise MissingInput(f"{error}; a grid is a CSV file such as `job grid --lr 0.1 --lr 0.01 --epochs 10` prints") from None
+
+
+def adopt_grid(sweep: Folder, uri: str) -> list[Trial]:
+    """The sweep's trials; with the path or URI of a grid, that one is checked and becomes the sweep's grid.csv."""
+    if uri:
+        folder_uri, name = split_uri(uri)
+        source = open_folder(folder_uri)
+        trials = read_grid(source, name)
+        sweep.write(GRID, source.read(name))
+        return trials
+    return read_grid(sweep)
+
+
+def read_row(folder: Folder, trial: str) -> Row | None:
+    """The trial's row, or None while it has none; raises BadConfig for a file that is not one."""
+    name = trial_file(trial, "row.json")
+    try:
+        return row_from_json(folder.read(name))
+    except MissingInput:
+        return None
+    except (ValueError, TypeError) as error:
+        raise BadConfig(f"{join(folder.uri, name)}: {error}; delete it to train the trial again") from None
+
+
+def read_epochs(folder: Folder, trial: str) -> list[Epoch]:
+    """The epochs that the trial has recorded so far; raises BadConfig naming the line of a bad value."""
+    name = trial_file(trial, "epochs.csv")
+    try:
+        return epochs_from_csv(read_text(folder, name))
+    except MissingInput:
+        return []
+    except ValueError as error:
+        raise BadConfig(f"{join(folder.uri, name)}: {error}") from None
+
+
+def read_json(folder: Folder, name: str) -> dict[str, Any] | None:
+    """A JSON object of the folder, or None where there is none; raises BadConfig for one that cannot be read."""
+    try:
+        found = json.loads(folder.read(name))
+    except MissingInput:
+        return None
+    except ValueError as error:
+        raise BadConfig(f"{join(folder.uri, name)}: not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise BadConfig(f"{join(folder.uri, name)}: not a JSON object")
+    return found
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

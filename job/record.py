@@ -1,0 +1,154 @@
+"""What a trial leaves behind: an `Epoch` a pass over the pictures, and one `Row`, written last."""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+FIGURES = ("train_loss", "train_acc", "val_loss", "val_acc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One pass over the training pictures and the validation after it; accuracies are shares of 1."""
+
+    epoch: int
+    train_loss: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+    lr: float | None = None
+    images_per_second: float | None = None
+    train_seconds: float | None = None
+    val_seconds: float | None = None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss is NaN or infinite, after which training cannot recover."""
+        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The outcome of one trial. `settings` are the Trial's fields; a figure that does not exist is None.
+
+    Medians are over epochs (the studies' summary). For two classes precision, recall, F1 and false negatives are
+    those of the positive class; for more they are means over the classes, and false negatives count every error.
+    """
+
+    settings: dict[str, Any]
+    status: Literal["done", "diverged", "failed"]
+    cause: str = ""
+    epochs_run: int = 0
+    median_train_loss: float | None = None
+    median_train_acc: float | None = None
+    median_val_loss: float | None = None
+    median_val_acc: float | None = None
+    best_epoch: int | None = None
+    best_train_loss: float | None = None
+    best_train_acc: float | None = None
+    best_val_loss: float | None = None
+    best_val_acc: float | None = None
+    last_train_loss: float | None = None
+    last_train_acc: float | None = None
+    last_val_loss: float | None = None
+    last_val_acc: float | None = None
+    test_loss: float | None = None
+    test_acc: float | None = None
+    test_precision: float | None = None
+    test_recall: float | None = None
+    test_f1: float | None = None
+    test_false_negatives: int | None = None
+    test_confusion: list[list[int]] | None = None
+    classes: list[str] = field(default_factory=list)
+    num_train: int = 0
+    num_val: int = 0
+    num_test: int = 0
+    seconds: float | None = None
+    train_seconds: float | None = None
+    val_seconds: float | None = None
+    images_per_second: float | None = None
+    device: str = ""
+    precision_used: str = ""
+    host: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    git_commit: str = ""
+    pack_hash: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+
+    @property
+    def trial(self) -> str:
+        """The trial's name."""
+        return str(self.settings["trial"])
+
+
+# What two runs of one trial on one machine may differ in.
+CLOCKS_AND_HOST = ("seconds", "train_seconds", "val_seconds", "images_per_second", "host", "started_at", "finished_at")
+
+
+def finite(value: Any) -> Any:
+    """`value`, or None for a NaN or infinite number, which JSON and spreadsheets cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def summarise(epochs: Sequence[Epoch], best: Epoch | None) -> dict[str, Any]:
+    """The Row's fields that follow from the epochs: medians, last and best figures, seconds, pictures a second."""
+    found: dict[str, Any] = {"epochs_run": len(epochs), "best_epoch": best.epoch if best else None}
+    for name in FIGURES:
+        values = [value for epoch in epochs if math.isfinite(value := getattr(epoch, name))]
+        found[f"median_{name}"] = statistics.median(values) if values else None
+        found[f"last_{name}"] = finite(getattr(epochs[-1], name)) if epochs else None
+        found[f"best_{name}"] = finite(getattr(best, name)) if best else None
+    for name in ("train_seconds", "val_seconds"):
+        found[name] = sum(getattr(epoch, name) or 0.0 for epoch in epochs)
+    found["seconds"] = found["train_seconds"] + found["val_seconds"]
+    rates = [epoch.images_per_second for epoch in epochs if epoch.images_per_second]
+    found["images_per_second"] = statistics.median(rates) if rates else None
+    return found
+
+
+def row_to_json(row: Row) -> str:
+    """One flat JSON object: the trial's settings first, then every other field."""
+    flat = {**row.settings, **{key: finite(value) for key, value in asdict(row).items() if key != "settings"}}
+    return json.dumps(flat, indent=1, allow_nan=False) + "\n"
+
+
+def row_from_json(text: str | bytes) -> Row:
+    """The Row that `row_to_json` wrote; raises ValueError where it is not one."""
+    flat = json.loads(text)
+    names = {spec.name for spec in fields(Row)}
+    if not isinstance(flat, dict) or not {"trial", "status"} <= flat.keys():
+        raise ValueError("not a trial's row: 'trial' and 'status' are missing")
+    settings = {key: value for key, value in flat.items() if key not in names}
+    return Row(settings=settings, **{key: value for key, value in flat.items() if key in names})
+
+
+def epochs_to_csv(epochs: Iterable[Epoch]) -> str:
+    """A line an epoch; numbers are written so that they read back the same to the last bit."""
+    text = io.StringIO(newline="")
+    columns = [spec.name for spec in fields(Epoch)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([getattr(epoch, column) for column in columns] for epoch in epochs)
+    return text.getvalue()
+
+
+def epochs_from_csv(text: str) -> list[Epoch]:
+    """The epochs that `epochs_to_csv` wrote, or any CSV that has at least the first five columns.
+
+    Raises ValueError naming the line.
+    """
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    epochs = []
+    for cells in reader:
+        try:
+            values = {spec.name: float(cells[spec.name]) for spec in fields(Epoch) if cells.get(spec.name)}
+            epochs.append(Epoch(**{**values, "epoch": int(values["epoch"])}))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from None
+    return epochs

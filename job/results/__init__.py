@@ -1,0 +1,1 @@
+"""Rows -> table -> workbook; picture -> class with confidence."""

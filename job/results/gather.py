@@ -1,0 +1,167 @@
+"""Rows -> one ranked table -> the summary workbook; needs no torch."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from job.errors import MissingInput
+from job.layout import GRID, PASSPORT, SUMMARY, WORKBOOK, digest, read_epochs, read_grid, read_json, read_row
+from job.record import FIGURES, Epoch, Row
+from job.results.workbook import settings_of, workbook_bytes
+from job.storage import Folder, join
+from job.trial import MONITORS
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sweep's rows, ranked. `table` has a line a trial: Trial's fields, then Row's, and `rank` (1 is best, or NaN).
+
+    Rows of another pack than the sweep's have no rank: their figures speak of other pictures.
+    """
+
+    table: pd.DataFrame
+    epochs: dict[str, pd.DataFrame]
+    monitor: str
+    missing: list[str]
+    other_pack: list[str]
+    failed: list[str]
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The line of the best trial."""
+        first = self.table[self.table["rank"] == 1]
+        return None if first.empty else first.iloc[0]
+
+    def notes(self) -> list[str]:
+        """What a reader must know besides the table."""
+        found = []
+        if self.missing:
+            found.append(f"{len(self.missing)} of the grid's trials have no row yet: {', '.join(self.missing)}")
+        if self.failed:
+            found.append(f"{len(self.failed)} failed: {', '.join(self.failed)}; see the column cause")
+        if self.other_pack:
+            found.append(f"not ranked, for their rows are of another pack: {', '.join(self.other_pack)}")
+        return found
+
+
+def collect(sweep: Folder) -> Summary:
+    """Read every row and epoch table of the sweep; raises MissingInput where there is no row at all."""
+    grid = [trial.trial for trial in read_grid(sweep)] if sweep.exists(GRID) else []
+    found = {name.split("/")[1] for name in sweep.names("trials/") if name.endswith("/row.json") and name.count("/") == 2}
+    names = [name for name in grid if name in found] + sorted(found.difference(grid), key=natural)
+    rows = [row for name in names if (row := read_row(sweep, name))]
+    if not rows:
+        raise MissingInput(f"{sweep.uri}: no trial has a row yet; `job status` says how far they are")
+    epochs = {row.trial: epochs_table(read_epochs(sweep, row.trial)) for row in rows}
+    passport = read_json(sweep, PASSPORT)
+    pack_hash = passport["pack_hash"] if passport else Counter(row.pack_hash for row in rows).most_common(1)[0][0]
+    table, monitor = rank(rows, pack_hash)
+    return Summary(table, epochs, monitor, missing=[name for name in grid if name not in found],
+                   other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
+                   failed=[row.trial for row in rows if row.status == "failed"])
+
+
+def natural(name: str) -> tuple[int, str]:
+    """A sort key by which trial 10 follows trial 9."""
+    return (int(name), "") if name.isdecimal() else (1 << 62, name)
+
+
+def epochs_table(epochs: Sequence[Epoch]) -> pd.DataFrame:
+    """The epochs as a table, a line each, with Epoch's fields as columns."""
+    return pd.DataFrame([asdict(epoch) for epoch in epochs], columns=[spec.name for spec in fields(Epoch)])
+
+
+def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str]:
+    """The table, best first, and the figure that it is sorted by: what the trials monitor, val_acc if they differ.
+
+    Equal figures: the lower validation loss, then fewer epochs, come first.
+    """
+    lines = [{**row.settings, **{key: value for key, value in asdict(row).items() if key != "settings"}} for row in rows]
+    table = pd.DataFrame(lines)
+    monitored = {str(row.settings.get("best_monitor", "val_acc")) for row in rows}
+    monitor = monitored.pop() if len(monitored) == 1 else "val_acc"
+    keys = [f"best_{monitor}", "best_val_loss", "epochs"]
+    for name in {*keys, *(f"{part}_{figure}" for part in ("best", "median", "last") for figure in FIGURES)}:
+        table[name] = pd.to_numeric(table[name]) if name in table else float("nan")
+    usable = (table["pack_hash"] == pack_hash) & (table["status"] != "failed") & table[keys[0]].notna()
+    order = table.assign(unusable=~usable).sort_values(
+        ["unusable", *keys], ascending=[True, MONITORS[monitor] == "min", True, True], kind="stable").index
+    table = table.loc[order].reset_index(drop=True)
+    table["rank"] = [number + 1.0 if number < usable.sum() else float("nan") for number in range(len(table))]
+    return table, monitor
+
+
+def gather(sweep: Folder) -> tuple[Summary, str, str]:
+    """Merge the rows into summary.xlsx. Answers the summary, the workbook's name, and that of a kept older one or ''.
+
+    A workbook that somebody has edited since it was written (its hash is not the one in summary.json) is kept under
+    another name before the new one takes its place.
+    """
+    summary = collect(sweep)
+    kept = keep_edited(sweep)
+    data = workbook_bytes(summary.table, summary.epochs, summary.monitor, summary.notes())
+    best = summary.best
+    # The hash first: should this stop between the two writes, the older workbook only seems edited, and is kept.
+    about = {"workbook_sha256": digest(data), "best": None if best is None else best["trial"], "sorted_by": summary.monitor,
+             "missing": summary.missing, "failed": summary.failed, "other_pack": summary.other_pack}
+    sweep.write(SUMMARY, (json.dumps(about, indent=1) + "\n").encode())
+    sweep.write(WORKBOOK, data)
+    return summary, WORKBOOK, kept
+
+
+def keep_edited(sweep: Folder) -> str:
+    """Copy a workbook that is not as we wrote it to summary-edited-HASH.xlsx; its new name, or ''."""
+    try:
+        have = sweep.read(WORKBOOK)
+    except MissingInput:
+        return ""
+    about = read_json(sweep, SUMMARY) or {}
+    if about.get("workbook_sha256") == digest(have):
+        return ""
+    name = f"summary-edited-{digest(have)[:8]}.xlsx"
+    sweep.write(name, have)
+    return name
+
+
+# The printed table's figures (val_acc and val_loss are the best epoch's) and their formats.
+PRINTED = {"best_val_acc": ".4f", "best_val_loss": ".4f", "best_epoch": ".0f", "test_acc": ".4f", "test_recall": ".4f",
+           "seconds": ".1f"}
+
+
+def shown(value: object, kind: str = "") -> str:
+    """A cell of the printed table: nothing where there is no value."""
+    return "" if value is None or pd.isna(value) else format(value, kind)  # type: ignore[arg-type]
+
+
+def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str) -> None:
+    """Print the table, the best trial, where the workbook lies, and what a reader must know besides."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    settings = settings_of(summary.table)
+    alike = [name for name in settings if name not in ("lr", "epochs") and summary.table[name].nunique() == 1]
+    settings = [name for name in settings if name not in alike]
+    title = ", ".join([f"{len(summary.table)} trials, sorted by {summary.monitor}",
+                       *(f"{name} {summary.table[name].iloc[0]}" for name in alike)])
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("trial", "status", *settings, *(name.removeprefix("best_").replace("_", " ") for name in PRINTED)):
+        table.add_column(name, justify="left" if name in ("trial", "status", "weights") else "right")
+    for _, line in summary.table.iterrows():
+        figures = [shown(line.get(name), kind) for name, kind in PRINTED.items()]
+        table.add_row(str(line["trial"]), str(line["status"]), *(shown(line[name]) for name in settings), *figures,
+                      style="bold green" if line["rank"] == 1 else None)
+    console.print(table)
+    for note in summary.notes():
+        print(note)
+    best = summary.best
+    if best is not None:
+        print(f"best trial: {best['trial']} ({', '.join(f'{name} {best[name]}' for name in settings)}), "
+              f"validation accuracy {best['best_val_acc']:.4f} at epoch {best['best_epoch']:.0f}")
+    if kept:
+        print(f"the workbook had been edited; it is kept as {join(sweep.uri, kept)}")
+    print(f"workbook: {join(sweep.uri, workbook)}")

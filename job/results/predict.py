@@ -1,0 +1,93 @@
+"""Pictures -> class and confidence, by the best weights of a sweep's best trial."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+
+from job.data.augment import normalise
+from job.data.batches import crop_centers, resize_side, shrink
+from job.data.decode import Rejected, decode
+from job.errors import BadData, JobError, MissingInput
+from job.layout import trial_file
+from job.results.gather import collect
+from job.storage import Folder, join, read_uri
+from job.training.model import Machine, build_model, choose_machine, parse_weights, weights_metadata
+from job.trial import Trial
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A picture's class and the probability that the net gives it, or why there is none."""
+
+    picture: str
+    label: str = ""
+    confidence: float = 0.0
+    error: JobError | Rejected | None = None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The best weights of one trial, ready for pictures."""
+
+    trial: str
+    model: torch.nn.Module
+    machine: Machine
+    classes: list[str]
+    image_size: int
+    short_side: int
+
+    @torch.inference_mode()
+    def predict(self, pictures: Sequence[str]) -> Iterator[Prediction]:
+        """One Prediction a picture, in order; a picture goes through just what the validation pictures went through."""
+        for uri in pictures:
+            try:
+                pixels_HWC = decode(read_uri(uri), self.short_side)
+            except JobError as error:
+                yield Prediction(uri, error=error)
+                continue
+            if isinstance(pixels_HWC, Rejected):
+                yield Prediction(uri, error=pixels_HWC)
+                continue
+            picture_HWC = torch.from_numpy(pixels_HWC.copy())
+            if resize_side(self.image_size) < self.short_side:
+                picture_HWC = shrink(picture_HWC, resize_side(self.image_size))
+            images_NCHW = normalise(crop_centers([picture_HWC], self.image_size).to(self.machine.device))
+            with self.machine.autocast():
+                logits_NK = self.model(images_NCHW)
+            confidence, index = logits_NK.double().softmax(1)[0].max(0)
+            yield Prediction(uri, self.classes[int(index)], float(confidence))
+
+
+def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
+    """The predictor of a trial, by default of the best one; raises MissingInput where there are no weights."""
+    if not trial:
+        best = collect(sweep).best
+        if best is None:
+            raise MissingInput(f"{sweep.uri}: no trial has usable weights; `job gather` says why")
+        trial = str(best["trial"])
+    name = trial_file(trial, "best.safetensors")
+    data = sweep.read(name)
+    about = weights_metadata(data)
+    settings = json.loads(about["settings"])
+    machine = choose_machine("auto")
+    known = Trial(**{spec.name: settings[spec.name] for spec in fields(Trial) if spec.name in settings})
+    classes = json.loads(about["classes"])
+    model = build_model(known, len(classes), parse_weights(data, join(sweep.uri, name)), machine).eval()
+    return Predictor(trial, model, machine, classes, known.image_size, int(about["short_side"]))
+
+
+def print_predictions(trial: str, predictions: Iterable[Prediction]) -> None:
+    """A line a picture; raises BadData at the end where some could not be read."""
+    print(f"by the best weights of trial {trial}")
+    bad = 0
+    for item in predictions:
+        if item.error:
+            bad += 1
+            reason = item.error.reason if isinstance(item.error, Rejected) else str(item.error)
+            print(f"{item.picture}  not read: {reason}")
+        else:
+            print(f"{item.picture}  {item.label}  {item.confidence:.3f}")
+    if bad:
+        raise BadData(f"{bad} of the pictures could not be read")

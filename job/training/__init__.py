@@ -1,0 +1,1 @@
+"""A trial from its grid line to its row."""

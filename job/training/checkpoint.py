@@ -1,0 +1,62 @@
+"""A trial's state as one file, last.pt: everything that an exact resume needs, best weights included."""
+
+import io
+import pickle
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from job.errors import BadConfig
+from job.record import Epoch
+from job.training.fit import State
+from job.trial import Trial
+
+
+def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -> bytes:
+    """The state as a torch file of tensors and plain values, with what it belongs to."""
+    buffer = io.BytesIO()
+    torch.save({
+        "trial": asdict(trial), "pack_hash": pack_hash, "precision": precision,
+        "model": state.model.state_dict(), "optimizer": state.optimizer.state_dict(),
+        "loss_sum": state.loss_sum, "num_correct": state.num_correct, "started_at": state.started_at,
+        "epoch": state.epoch, "step": state.step, "epoch_seconds": state.epoch_seconds,
+        "history": [asdict(epoch) for epoch in state.history], "best_weights": state.best_weights,
+        "best_epoch": state.best.epoch if state.best else None,
+    }, buffer)
+    return buffer.getvalue()
+
+
+def read_checkpoint(data: bytes, trial: Trial, pack_hash: str, where: str) -> dict[str, Any]:
+    """The values of a checkpoint; raises BadConfig where it is damaged or belongs to another trial or pack."""
+    try:
+        saved = dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise BadConfig(f"{where}: a damaged checkpoint ({str(error).splitlines()[0]}); delete it to begin again") from None
+    check_same(where, saved["trial"], saved["pack_hash"], trial, pack_hash)
+    return saved
+
+
+def check_same(where: str, settings: dict[str, Any], of_pack: str, trial: Trial, pack_hash: str) -> None:
+    """Raise BadConfig, naming each difference, where a file was made by other settings or from another pack."""
+    want = asdict(trial)
+    differences = [f"{name} was {settings[name]!r}, now {want[name]!r}"
+                   for name in want if name in settings and settings[name] != want[name]]
+    if of_pack != pack_hash:
+        differences.append(f"the pack was {of_pack[:12]}, now {pack_hash[:12]}")
+    if differences:
+        raise BadConfig(f"{where} was made with other settings ({'; '.join(differences)}); "
+                        f"give the trial a new name in the grid, or delete its folder to begin again")
+
+
+def restore(state: State, saved: dict[str, Any]) -> None:
+    """Put a checkpoint's values into a new state."""
+    state.model.load_state_dict(saved["model"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.loss_sum.copy_(saved["loss_sum"])
+    state.num_correct.copy_(saved["num_correct"])
+    state.started_at, state.epoch, state.step = saved["started_at"], saved["epoch"], saved["step"]
+    state.epoch_seconds = saved["epoch_seconds"]
+    state.history = [Epoch(**epoch) for epoch in saved["history"]]
+    state.best = next((epoch for epoch in state.history if epoch.epoch == saved["best_epoch"]), None)
+    state.best_weights = saved["best_weights"]

@@ -1,0 +1,47 @@
+"""The circumstances that a row records: host, program, versions, time."""
+
+import contextlib
+import os
+import platform
+import socket
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from job.data.pack import Passport
+
+
+def circumstances(passport: Passport) -> dict[str, Any]:
+    """The Row's fields about pack, program and host."""
+    return {"classes": passport.classes, "pack_hash": passport.pack_hash, "host": host_name(), "git_commit": git_commit(),
+            "finished_at": now(), "versions": {"trialgrid": metadata.version("trialgrid"), "python": platform.python_version(),
+                                               "torch": torch.__version__, "torchvision": torchvision.__version__}}
+
+
+def host_name() -> str:
+    """The Kubernetes node and pod where they are known, else the host's name."""
+    names = [os.environ.get("NODE_NAME"), os.environ.get("POD_NAME")]
+    return "/".join(filter(None, names)) or socket.gethostname()
+
+
+def git_commit() -> str:
+    """The commit of this program: GIT_COMMIT where an image sets it, else that of the checkout, else nothing."""
+    if found := os.environ.get("GIT_COMMIT"):
+        return found
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True,
+                              check=True, timeout=10).stdout.strip()
+    return ""
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

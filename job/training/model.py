@@ -1,0 +1,137 @@
+"""The machine a trial runs on, and the net that it trains."""
+
+import contextlib
+import io
+import json
+import pickle
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+
+from job.errors import BadConfig, BadData, MissingInput
+from job.trial import Trial
+
+WEIGHTS_FILE = "resnet18-f37072fd.pth"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a trial computes: its device, the device's name, and 'bf16' or 'fp32'."""
+
+    device: torch.device
+    name: str
+    precision: str
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def choose_machine(precision: str) -> Machine:
+    """CUDA where there is a GPU, else the CPU; 'auto' is bf16 where the processor has it in hardware."""
+    if torch.cuda.is_available():
+        device, name = torch.device("cuda", torch.cuda.current_device()), torch.cuda.get_device_name()
+        has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
+    else:
+        device, name = torch.device("cpu"), processor_name()
+        has_bf16 = cpu_has_bf16()
+    return Machine(device, name, ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision)
+
+
+def cpu_facts() -> dict[str, str]:
+    """/proc/cpuinfo of the first processor, or nothing where there is none."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return {}
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (x86: AVX512-BF16 or AMX; Arm: bf16)."""
+    facts = cpu_facts()
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set((facts.get("flags", "") + " " + facts.get("Features", "")).split()))
+
+
+def processor_name() -> str:
+    """The CPU's model and the number of threads that torch uses."""
+    return f"{cpu_facts().get('model name') or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def build_model(trial: Trial, num_classes: int, weights: dict[str, Tensor] | None, machine: Machine) -> nn.Module:
+    """A ResNet18 with a head for the classes, seeded, on the device in channels_last order.
+
+    `weights` replace the random start, but for a head of another size. Raises BadData, naming the keys, where they are
+    not a ResNet18's.
+    """
+    torch.manual_seed(trial.seed)
+    model = resnet18(num_classes=num_classes)
+    if weights is not None:
+        own = model.state_dict()
+        weights = {key: value for key, value in weights.items()
+                   if not (key.startswith("fc.") and key in own and own[key].shape != value.shape)}
+        wrong = [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]
+        absent = [key for key in own if key not in weights and not key.startswith("fc.")
+                  and not key.endswith("num_batches_tracked")]
+        if wrong or absent:
+            raise BadData(f"weights {trial.weights}: not the state dict of a ResNet18; "
+                          f"unknown or of another shape: {', '.join(wrong[:5]) or 'none'}; "
+                          f"missing: {', '.join(absent[:5]) or 'none'}")
+        model.load_state_dict(weights, strict=False)
+    return model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def parse_weights(data: bytes, name: str) -> dict[str, Tensor]:
+    """A state dict from a safetensors file or a torch file (read with weights_only: no code is run); raises BadData."""
+    try:
+        if name.endswith(".safetensors"):
+            return safetensors.torch.load(data)
+        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadData(f"weights {name}: not a state dict that can be read safely ({reason})") from None
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise BadData(f"weights {name}: not a state dict; save model.state_dict(), not the model")
+    return {key.removeprefix("module."): value for key, value in found.items()}
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """Torchvision's ImageNet weights, from its cache (TORCH_HOME) or downloaded there.
+
+    Raises MissingInput, with both ways out, where they cannot be downloaded.
+    """
+    try:
+        return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        cache = Path(torch.hub.get_dir(), "checkpoints", WEIGHTS_FILE)
+        raise MissingInput(
+            f"the ImageNet weights cannot be downloaded ({error}). Either fetch {ResNet18_Weights.IMAGENET1K_V1.url} on "
+            f"another machine and give it in the grid's column weights (a path or s3:// URI; or put it at {cache}), "
+            "or set weights to none to start from random weights") from None
+
+
+def state_copy(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the model's weights and statistics in the host's memory."""
+    return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in model.state_dict().items()}
+
+
+def weights_to_bytes(weights: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file of the weights, with what `job predict` needs to know."""
+    return bytes(safetensors.torch.save(weights, metadata))
+
+
+def weights_metadata(data: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file; raises BadConfig where it is damaged."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        return dict(json.loads(data[8:8 + length]).get("__metadata__", {}))
+    except ValueError as error:
+        raise BadConfig(f"not a safetensors file: {error}") from None

@@ -1,0 +1,94 @@
+"""What a trial writes to its folder and shows on the screen while it runs."""
+
+import json
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+from job.data.batches import Batches
+from job.data.pack import Passport
+from job.errors import Stopped
+from job.layout import trial_file
+from job.record import Row, epochs_to_csv
+from job.storage import Outbox
+from job.training.checkpoint import state_to_bytes
+from job.training.display import Display
+from job.training.events import end_events, epoch_events, file_name, start_events
+from job.training.fit import State
+from job.training.host import host_name, now
+from job.training.model import Machine, weights_to_bytes
+from job.trial import Trial
+
+HEARTBEAT_SECONDS = 5.0
+# How long finishing waits for storage that does not answer before it gives up with 'try again'.
+STORAGE_PATIENCE_SECONDS = 600.0
+STOP_PATIENCE_SECONDS = 90.0
+
+
+@dataclass
+class Records:
+    """What a trial writes and shows while it runs."""
+
+    trial: Trial
+    passport: Passport
+    outbox: Outbox
+    machine: Machine
+    display: Display
+    stop: threading.Event
+    batches: Batches
+    beat_at: float = 0.0
+
+    def put(self, name: str, data: bytes) -> None:
+        self.outbox.put(trial_file(self.trial.trial, name), data)
+
+    def begin(self, state: State) -> None:
+        """Show where the trial starts or goes on, and write its hyper-parameters."""
+        t = self.trial
+        self.epoch_index, self.num_steps = state.epoch, -(-len(self.batches.indices["train"]) // t.batch_size)
+        self.display.begin(f"trial {t.trial}", t.epochs * self.num_steps, state.epoch * self.num_steps + state.step)
+        resumed = f", goes on after epoch {state.epoch}, step {state.step}" if state.epoch or state.step else ""
+        self.display.say(f"trial {t.trial}  lr {t.lr:g}, {t.epochs} epochs, batch {t.batch_size}, {t.image_size} px, "
+                         f"{self.machine.precision} on {self.machine.name}{resumed}")
+        if not state.history:
+            self.put(file_name(0), start_events(t))
+
+    def tick(self, step: int, num_steps: int) -> bool:
+        """After each step: move the bar, beat the heart now and then, and say whether to stop."""
+        self.display.advance_to(self.epoch_index * num_steps + step)
+        if time.monotonic() - self.beat_at > HEARTBEAT_SECONDS:
+            self.beat_at = time.monotonic()
+            self.heartbeat(step)
+        return self.stop.is_set()
+
+    def heartbeat(self, step: int) -> None:
+        beat = {"trial": self.trial.trial, "epoch": self.epoch_index, "step": step, "num_steps": self.num_steps,
+                "epochs": self.trial.epochs, "at": now(), "host": host_name(), "device": self.machine.name}
+        self.put("heartbeat.json", (json.dumps(beat) + "\n").encode())
+
+    def epoch(self, state: State) -> None:
+        """Write an epoch's events, the table so far and the checkpoint."""
+        self.epoch_index = state.epoch
+        self.put(file_name(state.epoch), epoch_events(state.history[-1]))
+        self.put("epochs.csv", epochs_to_csv(state.history).encode())
+        self.checkpoint(state)
+        self.heartbeat(0)
+
+    def checkpoint(self, state: State) -> None:
+        self.put("last.pt", state_to_bytes(state, self.trial, self.passport.pack_hash, self.machine.precision))
+
+    def save_and_stop(self, state: State) -> None:
+        """Save in the middle of an epoch and raise Stopped."""
+        self.checkpoint(state)
+        self.outbox.flush(STOP_PATIENCE_SECONDS)
+        raise Stopped(f"trial {self.trial.trial}: stopped by a signal after epoch {state.epoch}, step {state.step}; "
+                      "saved, and the same command goes on from there")
+
+    def end(self, state: State, row: Row) -> None:
+        """Write the best weights and the last events, and wait until all that stands before the row is written."""
+        if state.best_weights:
+            about = {"settings": json.dumps(asdict(self.trial)), "classes": json.dumps(self.passport.classes),
+                     "short_side": str(self.passport.options["short_side"]), "epoch": str(row.best_epoch),
+                     "pack_hash": self.passport.pack_hash}
+            self.put("best.safetensors", weights_to_bytes(state.best_weights, about))
+        self.put(file_name(state.epoch + 1), end_events(row))
+        self.outbox.flush(STORAGE_PATIENCE_SECONDS)

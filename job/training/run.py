@@ -1,0 +1,138 @@
+"""One trial from its grid line to its row: the whole path, and what is written on the way."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from types import FrameType
+
+import torch
+
+from job.data.batches import Batches, load_batches
+from job.data.pack import Passport
+from job.errors import OutOfMemory
+from job.layout import read_row, trial_file
+from job.record import Row, row_to_json, summarise
+from job.storage import Folder, Outbox, join, read_uri
+from job.training.checkpoint import check_same, read_checkpoint, restore
+from job.training.display import Display
+from job.training.evaluate import figures_on_test
+from job.training.fit import State, evaluate, fit, new_state
+from job.training.host import circumstances, now
+from job.training.model import Machine, build_model, choose_machine, imagenet_weights, parse_weights
+from job.training.records import Records
+from job.trial import Trial
+
+
+def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display) -> Row:
+    """Train one trial and write its row; answers the row that stands in the folder at the end.
+
+    The order of resuming: row exists -> done; last checkpoint -> resume; initial weights -> start. A failed row is set
+    aside and the trial tried again. Raises Stopped after SIGTERM or SIGINT, with the state saved.
+    """
+    if row := finished_row(sweep, trial, passport):
+        display.row(row, already=True)
+        return row
+    with contextlib.closing(Outbox(sweep, display.say)) as outbox, stop_signals() as stop, gpu_memory(trial):
+        machine, state = resume_or_start(sweep, trial, passport)
+        batches = load_batches(sweep, passport, trial, machine.device)
+        records = Records(trial, passport, outbox, machine, display, stop, batches)
+        records.begin(state)
+        for epoch in fit(trial, state, batches, machine, records.tick):
+            display.epoch(trial, epoch)
+            records.epoch(state)
+        if stop.is_set():
+            records.save_and_stop(state)
+        row = conclude(trial, state, batches, machine, passport)
+        records.end(state, row)
+    if not sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
+        row = finished_row(sweep, trial, passport) or row
+    display.end()
+    display.row(row, already=False)
+    return row
+
+
+def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
+    """The row of a trial that is done or diverged; a failed one is renamed, for the trial to be tried again."""
+    row = read_row(sweep, trial.trial)
+    name = trial_file(trial.trial, "row.json")
+    if row and row.status == "failed":
+        number = sum(1 for _ in sweep.names(trial_file(trial.trial, "failed-"))) + 1
+        sweep.write(trial_file(trial.trial, f"failed-{number}.json"), sweep.read(name))
+        sweep.delete(name)
+        return None
+    if row:
+        check_same(join(sweep.uri, name), row.settings, row.pack_hash, trial, passport.pack_hash)
+    return row
+
+
+def resume_or_start(sweep: Folder, trial: Trial, passport: Passport) -> tuple[Machine, State]:
+    """The machine and the state: from the last checkpoint where there is one, else from the initial weights."""
+    name = trial_file(trial.trial, "last.pt")
+    saved = None
+    if sweep.exists(name):
+        saved = read_checkpoint(sweep.read(name), trial, passport.pack_hash, join(sweep.uri, name))
+    # A trial goes on in the precision that it began with, whatever the new machine would choose.
+    machine = choose_machine(saved["precision"] if saved else trial.precision)
+    weights = None
+    if not saved and trial.weights != "none":
+        weights = (imagenet_weights() if trial.weights == "imagenet"
+                   else parse_weights(read_uri(trial.weights), trial.weights))
+    model = build_model(trial, len(passport.classes), weights, machine)
+    state = new_state(trial, model, machine, now())
+    if saved:
+        restore(state, saved)
+    return machine, state
+
+
+def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, passport: Passport) -> Row:
+    """The row: the epochs summarised, and the best epoch's weights evaluated on the test split."""
+    figures = summarise(state.history, state.best)
+    if state.best_weights and len(batches.indices["test"]):
+        last = {key: value.clone() for key, value in state.model.state_dict().items()}
+        state.model.load_state_dict(state.best_weights)
+        figures |= figures_on_test(evaluate(state.model, batches, "test", machine), len(passport.classes))
+        state.model.load_state_dict(last)
+    diverged = bool(state.history) and state.history[-1].diverged
+    cause = f"the loss was not finite in epoch {state.history[-1].epoch}" if diverged else ""
+    return Row(settings=asdict(trial), status="diverged" if diverged else "done", cause=cause, **figures,
+               num_train=len(batches.indices["train"]), num_val=len(batches.indices["val"]),
+               num_test=len(batches.indices["test"]), device=machine.name, precision_used=machine.precision,
+               started_at=state.started_at, **circumstances(passport))
+
+
+def failed_row(trial: Trial, passport: Passport, cause: str) -> Row:
+    """The row of a trial that could not be trained."""
+    return Row(settings=asdict(trial), status="failed", cause=cause, started_at=now(), **circumstances(passport))
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    stop = threading.Event()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def gpu_memory(trial: Trial) -> Iterator[None]:
+    """Turn the accelerator's out-of-memory error into ours."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"trial {trial.trial}: {str(error).splitlines()[0]} Use a smaller batch_size or image_size, "
+                          "or a larger GPU") from None
+
+
