@@ -131,7 +131,7 @@ def status(sweep: Sweep) -> None:
 
 @app.command()
 def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to fill.", show_default=False)],
-           num: Annotated[int, typer.Option(help="How many pictures.", min=20, max=100_000)] = 360,
+           num: Annotated[int, typer.Option(help="How many pictures.", min=20, max=100_000)] = 400,
            seed: Annotated[int, typer.Option(help="Another number draws other pictures.", min=0)] = 0) -> None:
     """Draw sample pictures of phones and other appliances, in class folders."""
     from job.data.sample import draw_pictures

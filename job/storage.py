@@ -231,7 +231,7 @@ def s3_client() -> Any:
             config = Config(connect_timeout=10, read_timeout=60, max_pool_connections=32,
                             retries={"mode": "standard", "total_max_attempts": 4},
                             request_checksum_calculation="when_required", response_checksum_validation="when_required")
-            _clients[os.getpid()] = boto3.client("s3", config=config)
+            _clients[os.getpid()] = boto3.session.Session().client("s3", config=config)
         return _clients[os.getpid()]
 
 

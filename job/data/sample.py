@@ -26,13 +26,13 @@ def draw_picture(label: str, rng: random.Random) -> bytes:
     """One picture of a product: background, clutter, the turned product, sometimes something before it, then light."""
     width, height = rng.choice([(320, 240), (240, 320), (280, 280), (360, 240)])
     scene = background(rng, CANVAS, CANVAS)
-    clutter(rng, scene, rng.randint(0, 6))
+    clutter(rng, scene, rng.randint(0, 3))
     product = Image.new("RGBA", (CANVAS, CANVAS))
     PRODUCTS[label](rng, ImageDraw.Draw(product))
-    hard = rng.random() < 0.35
-    scale = rng.uniform(0.35, 0.6) if hard else rng.uniform(0.6, 1.0)
-    product = turn(rng, product, scale, spread=70 if hard else 25)
-    scene.paste(product, (rng.randint(-60, 60), rng.randint(-60, 60)), product)
+    hard = rng.random() < 0.2
+    scale = rng.uniform(0.4, 0.65) if hard else rng.uniform(0.75, 1.05)
+    product = turn(rng, product, scale, spread=60 if hard else 14)
+    scene.paste(product, (rng.randint(-45, 45), rng.randint(-35, 35)), product)
     if hard:
         clutter(rng, scene, rng.randint(2, 4))
     picture = scene.resize((width, height), Image.Resampling.BICUBIC)
@@ -55,7 +55,8 @@ def grey(rng: random.Random, low: int, high: int) -> Colour:
 
 def background(rng: random.Random, width: int, height: int) -> Image.Image:
     """A wall and a floor, or a plain sweep of two colours."""
-    first, second = colour(rng, 60), colour(rng, 60)
+    first = colour(rng, 110, 240)
+    second = grey(rng, 90, 230) if rng.random() < 0.6 else colour(rng, 90, 240)
     mask = Image.linear_gradient("L").rotate(rng.choice([0, 90, 180, 270])).resize((width, height))
     scene = Image.composite(Image.new("RGB", (width, height), first), Image.new("RGB", (width, height), second), mask)
     if rng.random() < 0.4:
@@ -84,7 +85,7 @@ def clutter(rng: random.Random, scene: Image.Image, count: int) -> None:
 def turn(rng: random.Random, product: Image.Image, scale: float, spread: float) -> Image.Image:
     """Rotate, shrink and lean a product, as if seen from somewhere else."""
     angle = math.radians(rng.gauss(0, spread / 2))
-    lean_x, lean_y = rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25)
+    lean_x, lean_y = rng.uniform(-0.15, 0.15), rng.uniform(-0.15, 0.15)
     squeeze = rng.uniform(0.75, 1.0)
     middle = CANVAS / 2
     a, b = math.cos(angle) / scale / squeeze, math.sin(angle) / scale + lean_x
