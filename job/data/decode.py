@@ -25,7 +25,7 @@ MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 MOST_ASPECT = 20
 CHUNK = 16
 FEW_PICTURES = 64
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 @dataclass(frozen=True, slots=True)

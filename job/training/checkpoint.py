@@ -32,7 +32,8 @@ def read_checkpoint(data: bytes, trial: Trial, pack_hash: str, where: str) -> di
     try:
         saved = dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise BadConfig(f"{where}: a damaged checkpoint ({str(error).splitlines()[0]}); delete it to begin again") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise BadConfig(f"{where}: a damaged checkpoint ({reason}); delete it to begin again") from None
     check_same(where, saved["trial"], saved["pack_hash"], trial, pack_hash)
     return saved
 

@@ -1,0 +1,221 @@
+"""The split is stratified, seeded by content and honest about duplicates; the pack is whole or absent."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, S3, draw, environment, shared
+from job.data.pack import Passport, build_pack, read_passport
+from job.data.prepare import ensure_pack
+from job.data.source import read_source
+from job.data.split import assign_splits
+from job.errors import BadConfig, BadData, MissingInput, TryAgain
+from job.storage import LocalFolder, open_folder
+from job.trial import PictureOptions
+
+SMALL = PictureOptions(short_side=48)
+
+
+def quiet(done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+def pack(source: Path | str, sweep: Path | str, options: PictureOptions = SMALL) -> Passport:
+    return ensure_pack(open_folder(str(sweep)), str(source), options, quiet)
+
+
+def splits_of(sweep: Path, passport: Passport) -> dict[str, str]:
+    lines = (sweep / "pack" / passport.table["name"]).read_text().splitlines()[1:]
+    return {line.split(",")[0]: line.split(",")[2] for line in lines}
+
+
+def test_split_is_10_percent_test_and_20_percent_of_the_rest_in_each_class() -> None:
+    labels = ["a"] * 200 + ["b"] * 50
+    splits = assign_splits(labels, [str(i) for i in range(250)], [""] * 250, PictureOptions())
+    assert Counter(zip(labels, splits, strict=True)) == {
+        ("a", "test"): 20, ("a", "val"): 36, ("a", "train"): 144, ("b", "test"): 5, ("b", "val"): 9, ("b", "train"): 36}
+
+
+def test_split_depends_on_content_and_seed_not_on_names_or_order() -> None:
+    labels, digests = ["a"] * 40 + ["b"] * 40, [f"{i:040d}" for i in range(80)]
+    first = dict(zip(digests, assign_splits(labels, digests, [""] * 80, PictureOptions()), strict=True))
+    backward = assign_splits(labels[::-1], digests[::-1], [""] * 80, PictureOptions())
+    assert dict(zip(digests[::-1], backward, strict=True)) == first
+    other = assign_splits(labels, digests, [""] * 80, PictureOptions(split_seed=1))
+    assert other != list(first.values()) and Counter(other) == Counter(first.values())
+
+
+def test_identical_pictures_stay_on_one_side_whatever_the_seed() -> None:
+    labels, digests = ["a"] * 40 + ["b"] * 40, [str(i // 4) for i in range(80)]
+    for seed in range(20):
+        splits = assign_splits(labels, digests, [""] * 80, PictureOptions(split_seed=seed))
+        assert all(len({splits[4 * group + k] for k in range(4)}) == 1 for group in range(20))
+        assert {"train", "val", "test"} == set(splits)
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 7])
+def test_small_class_is_in_every_split(number: int) -> None:
+    labels = ["a"] * number + ["b"] * 50
+    splits = assign_splits(labels, [str(i) for i in range(len(labels))], [""] * len(labels), PictureOptions())
+    assert set(splits[:number]) == {"train", "val", "test"}
+
+
+def test_too_small_class_is_named() -> None:
+    with pytest.raises(BadData, match="class 'a' has 2 different pictures; 3 are needed"):
+        assign_splits(["a"] * 4 + ["b"] * 9, ["x", "x", "y", "y", *map(str, range(9))], [""] * 13, PictureOptions())
+    with pytest.raises(BadData, match="class 'b' has no val picture"):
+        assign_splits(["a", "a", "b"], ["1", "2", "3"], ["train", "val", "train"], PictureOptions())
+
+
+def test_given_split_is_kept_but_for_training_pictures_that_are_held_out_too() -> None:
+    given = ["train", "train", "val", "test", "train", "val", "test"]
+    digests = ["1", "2", "2", "3", "4", "5", "6"]
+    labels = ["a", "a", "a", "a", "b", "b", "b"]
+    assert assign_splits(labels, digests, given, PictureOptions()) == ["train", "", "val", "test", "train", "val", "test"]
+
+
+def test_validation_is_drawn_from_train_where_folders_give_none() -> None:
+    labels = (["a"] * 20 + ["b"] * 20) * 2
+    given = ["train"] * 40 + ["test"] * 40
+    splits = assign_splits(labels, [str(i) for i in range(80)], given, PictureOptions())
+    assert Counter(splits) == {"train": 32, "val": 8, "test": 40} and splits[40:] == ["test"] * 40
+
+
+def test_pack_is_the_same_from_every_folder_and_process(shapes: Path, tmp_path: Path) -> None:
+    first = pack(shapes, tmp_path / "one")
+    code = ("from job.data.prepare import ensure_pack; from job.storage import open_folder; from job.trial import PictureOptions\n"
+            f"print(ensure_pack(open_folder({str(tmp_path / 'two')!r}), {str(shapes)!r}, PictureOptions(short_side=48),"
+            " lambda a, b: None).pack_hash)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment(), check=True)
+    assert done.stdout.strip() == first.pack_hash
+    assert {p.name for p in (tmp_path / "one" / "pack").iterdir()} == {p.name for p in (tmp_path / "two" / "pack").iterdir()}
+
+
+def test_pack_hash_covers_pictures_labels_split_and_options(shapes: Path, tmp_path: Path) -> None:
+    hashes = {pack(shapes, tmp_path / "plain").pack_hash}
+    for number, options in enumerate((PictureOptions(short_side=49), PictureOptions(short_side=48, split_seed=1),
+                                      PictureOptions(short_side=48, test=0.2), PictureOptions(short_side=48, positive="bar"))):
+        hashes.add(pack(shapes, tmp_path / str(number), options).pack_hash)
+    other = tmp_path / "other"
+    for path in shapes.rglob("*.jpg"):
+        (other / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (other / path.relative_to(shapes)).write_bytes(path.read_bytes())
+    (other / "bar" / "bar00.jpg").rename(other / "disc" / "bar00.jpg")
+    hashes.add(pack(other, tmp_path / "relabelled").pack_hash)
+    draw(other / "disc" / "disc00.jpg", "ring", 0)
+    hashes.add(pack(other, tmp_path / "redrawn").pack_hash)
+    assert len(hashes) == 7
+
+
+def test_bad_pictures_are_named_with_reasons_and_too_many_stop(tmp_path: Path) -> None:
+    for label in ("bar", "disc"):
+        for number in range(20):
+            draw(tmp_path / "in" / label / f"{number}.jpg", label, number)
+    (tmp_path / "in" / "bar" / "text.jpg").write_text("no picture")
+    (tmp_path / "in" / "bar" / "zero.jpg").write_bytes(b"")
+    whole = (tmp_path / "in" / "bar" / "3.jpg").read_bytes()
+    (tmp_path / "in" / "disc" / "cut.jpg").write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(BadData, match=r"3 of 43 pictures cannot be used, more than --max-bad 0.05") as caught:
+        pack(tmp_path / "in", tmp_path / "sweep")
+    assert "bar/text.jpg: not a picture" in str(caught.value)
+    assert not (tmp_path / "sweep" / "pack" / "passport.json").exists()
+    passport = pack(tmp_path / "in", tmp_path / "sweep", PictureOptions(short_side=48, max_bad=0.1))
+    assert {item["picture"]: item["reason"].split()[0] for item in passport.rejected} == {
+        "bar/text.jpg": "not", "bar/zero.jpg": "empty", "disc/cut.jpg": "damaged:"}
+    assert passport.num_pictures == 40
+
+
+def test_missing_picture_of_a_csv_counts_as_bad(shapes: Path, tmp_path: Path) -> None:
+    lines = [f"{path.name},{path.parent.name}" for path in shapes.rglob("*.jpg")]
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in shapes.rglob("*.jpg"):
+        (images / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "labels.csv").write_text("\n".join(["f,l", *lines, "gone.jpg,bar"]))
+    passport = pack(tmp_path / "labels.csv", tmp_path / "sweep")
+    assert passport.rejected == [{"picture": "gone.jpg", "reason": "missing"}] and passport.num_pictures == 40
+
+
+def test_duplicates_and_contradicting_labels_are_reported(shapes: Path, tmp_path: Path) -> None:
+    for path in shapes.rglob("*.jpg"):
+        for name in (path.name, *(["copy.jpg"] if path.name == "disc00.jpg" else [])):
+            target = tmp_path / "in" / path.parent.name / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    (tmp_path / "in" / "bar" / "wrong.jpg").write_bytes((shapes / "disc" / "disc01.jpg").read_bytes())
+    passport = pack(tmp_path / "in", tmp_path / "sweep")
+    assert passport.duplicates == [["bar/wrong.jpg", "disc/disc01.jpg"], ["disc/copy.jpg", "disc/disc00.jpg"]]
+    assert passport.conflicts == [["bar/wrong.jpg", "disc/disc01.jpg"]]
+    assert any("different labels" in text for text in passport.warnings)
+    splits = splits_of(tmp_path / "sweep", passport)
+    assert all(splits[first] == splits[second] for first, second in passport.duplicates)
+
+
+def test_two_builders_at_once_leave_one_whole_pack(shapes: Path, tmp_path: Path) -> None:
+    """Builders of different pictures, so that a mixture would show."""
+    other = tmp_path / "other"
+    for label in ("bar", "disc"):
+        for number in range(20):
+            draw(other / label / f"{number}.jpg", label, 100 + number)
+    sweep, found = open_folder(str(tmp_path / "sweep")), []
+
+    def build(uri: str) -> None:
+        found.append(build_pack(read_source(uri, SMALL), sweep, SMALL, quiet))
+
+    threads = [threading.Thread(target=build, args=(uri,)) for uri in (str(shapes), str(other)) * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    standing = read_passport(sweep)
+    assert standing and {passport.pack_hash for passport in found} == {standing.pack_hash}
+    named = {"passport.json", standing.table["name"], *(str(shard["name"]) for shard in standing.shards)}
+    assert {path.name for path in (tmp_path / "sweep" / "pack").iterdir()} == named
+
+
+def test_pack_of_other_pictures_or_options_is_not_taken_silently(shapes: Path, tmp_path: Path) -> None:
+    pack(shapes, tmp_path / "sweep")
+    with pytest.raises(BadConfig, match="positive was '', now 'bar'"):
+        pack(shapes, tmp_path / "sweep", PictureOptions(short_side=48, positive="bar"))
+    assert pack("", tmp_path / "sweep").num_pictures == 40
+
+
+def test_sweep_without_pack_or_pictures_says_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match="--images"):
+        pack("", tmp_path / "sweep")
+
+
+def test_killed_builders_source_is_remembered(shapes: Path, tmp_path: Path) -> None:
+    class Full(LocalFolder):
+        def write_once(self, name: str, data: bytes) -> bool:
+            raise TryAgain("no space")
+
+    with pytest.raises(TryAgain):
+        ensure_pack(Full(str(tmp_path / "sweep")), str(shapes), PictureOptions(short_side=50), quiet)
+    passport = pack("", tmp_path / "sweep")
+    assert passport.options["short_side"] == 50 and passport.num_pictures == 40
+
+
+def test_s3_pack_equals_the_local_one(shapes: Path, tmp_path: Path, s3_here: S3) -> None:
+    uri = s3_here.upload(shapes, "pictures")
+    remote = pack(uri, "s3://bucket/packed")
+    assert remote.pack_hash == pack(shapes, tmp_path / "sweep").pack_hash
+    assert json.loads(open_folder("s3://bucket/packed").read("pack/passport.json"))["source"] == uri
+
+
+def test_rare_class_is_warned_of(tmp_path: Path) -> None:
+    for label, count in (("bar", 4), ("disc", 60)):
+        for number in range(count):
+            draw(tmp_path / "in" / label / f"{number}.jpg", label, number)
+    assert "class 'bar' is rare: 4 of 64" in pack(tmp_path / "in", tmp_path / "sweep").warnings[0]
+
+
+def test_split_folders_of_real_pictures_are_kept(tmp_path: Path) -> None:
+    passport = pack(shared("data", "ants_bees"), tmp_path)
+    assert {split: sum(counts.values()) for split, counts in passport.counts.items()} == {"train": 245, "val": 153, "test": 0}
+    assert all(split == name.split("/")[0] for name, split in splits_of(tmp_path, passport).items())
