@@ -164,7 +164,7 @@ def grid_signature() -> inspect.Signature:
     for spec in fields(Trial):
         if spec.name != "trial":
             assert spec.default is not MISSING
-            kind = list[type(spec.default)]  # type: ignore[misc]
+            kind: Any = list[type(spec.default)]  # type: ignore[misc]
             option = typer.Option(f"--{spec.name.replace('_', '-')}", show_default=str(spec.default),
                                   help=spec.metadata["help"])
             parameters.append(inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=[],

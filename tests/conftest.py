@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
@@ -97,10 +98,11 @@ SMALL = {"image_size": "40", "batch_size": "8", "weights": "none"}
 def make_grid(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a grid of small trials: make_grid(lr=[...], epochs=[...]) zips its columns."""
 
-    def write(**columns: list[object]) -> Path:
+    def write(**columns: list[Any]) -> Path:
         path = tmp_path / "grid.csv"
         count = max(map(len, columns.values()))
-        table = {"trial": [str(n + 1) for n in range(count)], **{k: [v] * count for k, v in SMALL.items()}, **columns}
+        table: dict[str, list[Any]] = {"trial": list(range(1, count + 1))}
+        table |= {name: [value] * count for name, value in SMALL.items()} | columns
         lines = [",".join(table)] + [",".join(str(values[i]) for values in table.values()) for i in range(count)]
         path.write_text("\n".join(lines) + "\n")
         return path
@@ -157,7 +159,7 @@ class S3:
     bucket: str
     env: dict[str, str]
 
-    def client(self):  # type: ignore[no-untyped-def]
+    def client(self) -> Any:
         """A boto3 client of the server."""
         import boto3
 
@@ -174,23 +176,30 @@ class S3:
         return f"s3://{self.bucket}/{prefix}"
 
 
+def make_bucket(process: subprocess.Popen[bytes], bucket: S3) -> None:
+    """Make the bucket, as soon as the server takes requests."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client, deadline = bucket.client(), time.monotonic() + 60
+    while True:
+        try:
+            client.create_bucket(Bucket=bucket.bucket)
+            client.put_object(Bucket=bucket.bucket, Key="ready", Body=b"yes")
+            return
+        except (BotoCoreError, ClientError) as error:
+            if time.monotonic() > deadline or process.poll() is not None:
+                process.kill()
+                raise AssertionError(f"the S3 server did not come up: {error}") from None
+            time.sleep(0.2)
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """A bucket on a real S3 server with real keys."""
     folder = tmp_path_factory.mktemp("s3")
     process, endpoint = start_s3(folder)
     bucket = S3("bucket", {**KEYS, "AWS_ENDPOINT_URL": endpoint})
-    client, deadline = bucket.client(), time.monotonic() + 60
-    while True:
-        try:
-            client.create_bucket(Bucket="bucket")
-            client.put_object(Bucket="bucket", Key="ready", Body=b"yes")
-            break
-        except Exception:
-            if time.monotonic() > deadline or process.poll() is not None:
-                process.kill()
-                raise AssertionError((folder / "log").read_text()[-3000:]) from None
-            time.sleep(0.2)
+    make_bucket(process, bucket)
     yield bucket
     process.kill()
     process.wait()

@@ -51,7 +51,7 @@ def read(sweep: LocalFolder, values: bool = True) -> openpyxl.Workbook:
 
 
 def column(sheet: Any, title: str) -> int:
-    return next(cell.column for cell in sheet[1] if cell.value == title)
+    return int(next(cell.column for cell in sheet[1] if cell.value == title))
 
 
 def test_summary_is_sorted_and_the_best_marked_and_the_missing_named(sweep: LocalFolder) -> None:
@@ -85,7 +85,8 @@ def test_trial_sheet_has_its_epochs_live_medians_and_two_native_charts(sweep: Lo
 
 def test_study_history_gives_the_studys_medians_to_four_decimals(tmp_path: Path) -> None:
     """The whole way: the study's recorded epochs as rows, `job gather`'s code, the workbook opened again."""
-    history, published = ([*csv.DictReader(io.StringIO((shared("seed") / name).read_text()))] for name in ("epochs.csv", "trials.csv"))
+    texts = [(shared("seed") / name).read_text() for name in ("epochs.csv", "trials.csv")]
+    history, published = ([*csv.DictReader(io.StringIO(text))] for text in texts)
     folder = LocalFolder(str(tmp_path))
     for line in published:
         trial = Trial(trial=line["trial"], lr=float(line["lr"]), epochs=int(line["epochs"]), batch_size=int(line["batch_size"]),
@@ -191,7 +192,8 @@ def test_gather_script_works_where_torch_is_not_installed(sweep: LocalFolder, tm
         (blocked / name).mkdir(parents=True)
         (blocked / name / "__init__.py").write_text(f"raise ImportError('{name} is not installed here')")
     command = [sys.executable, str(ROOT / "scripts" / "gather.py"), sweep.uri]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(PYTHONPATH=str(blocked)), cwd=tmp_path, check=False)
+    env = environment(PYTHONPATH=str(blocked))
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert "best trial: 2" in done.stdout and "no row yet: 4" in done.stdout and "summary.xlsx" in done.stdout
     assert json.loads(sweep.read("summary.json"))["best"] == "2"

@@ -30,7 +30,8 @@ def test_class_folders_are_classes_and_what_file_managers_leave_is_passed_over(t
 def test_train_val_test_folders_are_splits(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "valid/a/2.jpg", "val/b/2.jpg", "test/a/3.jpg", "test/b/4.jpg")
     found = {p.picture: (p.label, p.split) for p in read_source(str(tmp_path), PLAIN).pictures}
-    assert found["valid/a/2.jpg"] == ("a", "val") and found["test/b/4.jpg"] == ("b", "test") and found["train/a/1.jpg"][1] == "train"
+    assert found["valid/a/2.jpg"] == ("a", "val") and found["test/b/4.jpg"] == ("b", "test")
+    assert found["train/a/1.jpg"] == ("a", "train")
 
 
 def test_class_beside_train_is_refused(tmp_path: Path) -> None:

@@ -63,7 +63,12 @@ def test_state_saved_after_any_step_continues_as_if_never_stopped(packed: tuple[
     steps = -(-len(batches.indices["train"]) // trial.batch_size)
     for stop_epoch, stop_step in ((0, 1), (1, steps), (1, 2), (2, 1)):
         _, _, first = begin(packed, trial)
-        list(fit(trial, first, batches, machine, lambda step, _, f=first, e=stop_epoch, s=stop_step: (f.epoch, step) == (e, s)))
+
+
+        def stop(step: int, _: int, here: State = first, at: tuple[int, int] = (stop_epoch, stop_step)) -> bool:
+            return (here.epoch, step) == at
+
+        list(fit(trial, first, batches, machine, stop))
         saved = read_checkpoint(state_to_bytes(first, trial, PACK, precision), trial, PACK, "last.pt")
         _, _, second = begin(packed, trial)
         restore(second, saved)

@@ -134,7 +134,8 @@ def local_copy(sweep: Folder, name: str, num_bytes: int = 0) -> Path:
 
 def shrink(picture_HWC: Tensor, short_side: int) -> Tensor:
     """The picture with a smaller short side, by the antialiased bilinear resize of torchvision."""
-    return transforms.resize(picture_HWC.permute(2, 0, 1), [short_side], antialias=True).permute(1, 2, 0).contiguous()
+    resized_CHW: Tensor = transforms.resize(picture_HWC.permute(2, 0, 1), [short_side], antialias=True)
+    return resized_CHW.permute(1, 2, 0).contiguous()
 
 
 def make_resident(pictures: Sequence[Tensor], sizes_N2: Tensor, device: torch.device) -> Resident | None:

@@ -103,7 +103,8 @@ def list_csv(folder: Folder, name: str) -> tuple[list[Labelled], list[Labelled]]
         raise BadData(f"{where}: not UTF-8 text ({error}); save it as CSV UTF-8") from None
     labels = read_labels(text, where)
     existing = set(folder.names())
-    found, missing = [], []
+    found: list[Labelled] = []
+    missing: list[Labelled] = []
     for picture, label in sorted(labels.items()):
         here = next((path for path in (picture, f"images/{picture}") if path in existing), None)
         (found if here else missing).append(Labelled(here or picture, label))

@@ -136,7 +136,7 @@ PRINTED = {"best_val_acc": ".4f", "best_val_loss": ".4f", "best_epoch": ".0f", "
 
 def shown(value: object, kind: str = "") -> str:
     """A cell of the printed table: nothing where there is no value."""
-    return "" if value is None or pd.isna(value) else format(value, kind)  # type: ignore[arg-type]
+    return "" if value is None or pd.isna(value) else format(value, kind)
 
 
 def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str) -> None:

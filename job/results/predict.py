@@ -1,6 +1,5 @@
 """Pictures -> class and confidence, by the best weights of a sweep's best trial."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -13,7 +12,7 @@ from job.errors import BadData, JobError, MissingInput
 from job.layout import trial_file
 from job.results.gather import collect
 from job.storage import Folder, join, read_uri
-from job.training.model import Machine, build_model, choose_machine, parse_weights, weights_metadata
+from job.training.model import Machine, build_model, choose_machine, parse_weights, read_about
 from job.trial import Trial
 
 
@@ -69,13 +68,12 @@ def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
         trial = str(best["trial"])
     name = trial_file(trial, "best.safetensors")
     data = sweep.read(name)
-    about = weights_metadata(data)
-    settings = json.loads(about["settings"])
+    about = read_about(data, join(sweep.uri, name))
+    settings, classes = about["settings"], about["classes"]
     machine = choose_machine("auto")
     known = Trial(**{spec.name: settings[spec.name] for spec in fields(Trial) if spec.name in settings})
-    classes = json.loads(about["classes"])
     model = build_model(known, len(classes), parse_weights(data, join(sweep.uri, name)), machine).eval()
-    return Predictor(trial, model, machine, classes, known.image_size, int(about["short_side"]))
+    return Predictor(trial, model, machine, classes, known.image_size, about["short_side"])
 
 
 def print_predictions(trial: str, predictions: Iterable[Prediction]) -> None:

@@ -50,7 +50,10 @@ class Book:
             clean = f"{re.sub(r'[^A-Za-z0-9._ -]', '_', name)[:27]}~{number}"
             number += 1
         self.taken.add(clean.lower())
-        return self.workbook.add_worksheet(clean)
+        sheet = self.workbook.add_worksheet(clean)
+        sheet.set_landscape()
+        sheet.fit_to_pages(1, 0)
+        return sheet
 
 
 def kind_of(name: str) -> str:

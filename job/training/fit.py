@@ -118,7 +118,7 @@ def train_step(state: State, batches: Batches, machine: Machine, indices: Tensor
         logits_NK = state.model(images_NCHW)
     loss = functional.cross_entropy(logits_NK.float(), labels_N)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     state.optimizer.step()
     state.loss_sum += loss.detach().double() * len(labels_N)
     state.num_correct += (logits_NK.argmax(1) == labels_N).sum()

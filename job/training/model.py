@@ -7,6 +7,7 @@ import pickle
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -83,7 +84,7 @@ def build_model(trial: Trial, num_classes: int, weights: dict[str, Tensor] | Non
                           f"unknown or of another shape: {', '.join(wrong[:5]) or 'none'}; "
                           f"missing: {', '.join(absent[:5]) or 'none'}")
         model.load_state_dict(weights, strict=False)
-    return model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
 
 def parse_weights(data: bytes, name: str) -> dict[str, Tensor]:
@@ -123,15 +124,16 @@ def state_copy(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in model.state_dict().items()}
 
 
-def weights_to_bytes(weights: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """A safetensors file of the weights, with what `job predict` needs to know."""
-    return bytes(safetensors.torch.save(weights, metadata))
+def weights_to_bytes(weights: dict[str, Tensor], about: dict[str, Any]) -> bytes:
+    """A safetensors file of the weights, with what `job predict` needs to know as one JSON text in its header."""
+    # One key, because safetensors writes several in an order that differs from process to process.
+    return bytes(safetensors.torch.save(weights, {"trialgrid": json.dumps(about)}))
 
 
-def weights_metadata(data: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file; raises BadConfig where it is damaged."""
+def read_about(data: bytes, where: str) -> dict[str, Any]:
+    """What `weights_to_bytes` wrote about the weights; raises BadConfig where the file is not one of its."""
     try:
         length = int.from_bytes(data[:8], "little")
-        return dict(json.loads(data[8:8 + length]).get("__metadata__", {}))
-    except ValueError as error:
-        raise BadConfig(f"not a safetensors file: {error}") from None
+        return dict(json.loads(json.loads(data[8:8 + length])["__metadata__"]["trialgrid"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadConfig(f"{where}: not weights that a trial has left ({type(error).__name__}: {error})") from None

@@ -86,9 +86,8 @@ class Records:
     def end(self, state: State, row: Row) -> None:
         """Write the best weights and the last events, and wait until all that stands before the row is written."""
         if state.best_weights:
-            about = {"settings": json.dumps(asdict(self.trial)), "classes": json.dumps(self.passport.classes),
-                     "short_side": str(self.passport.options["short_side"]), "epoch": str(row.best_epoch),
-                     "pack_hash": self.passport.pack_hash}
+            about = {"settings": asdict(self.trial), "classes": self.passport.classes, "epoch": row.best_epoch,
+                     "short_side": self.passport.options["short_side"], "pack_hash": self.passport.pack_hash}
             self.put("best.safetensors", weights_to_bytes(state.best_weights, about))
         self.put(file_name(state.epoch + 1), end_events(row))
         self.outbox.flush(STORAGE_PATIENCE_SECONDS)
