@@ -21,7 +21,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                        "SWEEP folder, a path or an s3:// URI.")
 
 PICTURE = {spec.name: spec for spec in fields(PictureOptions)}
-Sweep = Annotated[str, typer.Argument(help="The sweep's folder: a path or s3://bucket/folder.", show_default=False)]
+Sweep = Annotated[str, typer.Argument(metavar="SWEEP", show_default=False,
+                                      help="The sweep's folder: a path or s3://bucket/folder.")]
 Images = Annotated[str, typer.Option("--images", help="Pictures: a folder of class folders or a CSV of labels, path or s3:// "
                                      "URI. May be left out where the sweep has a pack.", show_default=False)]
 Positive = Annotated[str, typer.Option(help=PICTURE["positive"].metadata["help"], show_default=False)]
@@ -68,8 +69,8 @@ def sweep(sweep: Sweep, images: Images = "",
 
 
 @app.command()
-def prepare(source: Annotated[str, typer.Argument(help="A folder of class folders or a CSV of labels, path or s3:// URI.",
-                                                  show_default=False)],
+def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default=False,
+                                                  help="A folder of class folders or a CSV of labels, path or s3:// URI.")],
             sweep: Sweep, positive: Positive = DEFAULT.positive, val: Val = DEFAULT.val, test: Test = DEFAULT.test,
             split_seed: SplitSeed = DEFAULT.split_seed, short_side: ShortSide = DEFAULT.short_side,
             max_bad: MaxBad = DEFAULT.max_bad) -> None:
@@ -108,7 +109,7 @@ def gather(sweep: Sweep) -> None:
 
 
 @app.command()
-def predict(sweep: Sweep, pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Paths or URIs.",
+def predict(sweep: Sweep, pictures: Annotated[list[str], typer.Argument(metavar="PICTURE", help="Paths or URIs.",
                                                                        show_default=False)],
             trial: Annotated[str, typer.Option(help="Use this trial's best weights, not the best trial's.",
                                                show_default=False)] = "") -> None:

@@ -1,6 +1,7 @@
 """The split is stratified, seeded by content and honest about duplicates; the pack is whole or absent."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -219,3 +220,25 @@ def test_split_folders_of_real_pictures_are_kept(tmp_path: Path) -> None:
     passport = pack(shared("data", "ants_bees"), tmp_path)
     assert {split: sum(counts.values()) for split, counts in passport.counts.items()} == {"train": 245, "val": 153, "test": 0}
     assert all(split == name.split("/")[0] for name, split in splits_of(tmp_path, passport).items())
+
+
+def peak_memory_of_preparing(source: Path, sweep: Path) -> int:
+    """KiB, of the command and the largest of its decoding processes."""
+    command = [sys.executable, "-m", "job.cli", "prepare", str(source), str(sweep)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment())
+    _, code, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(code)
+    assert process.returncode == 0
+    return usage.ru_maxrss
+
+
+def test_memory_of_preparing_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
+    """A pack of 2 shards against one of 8."""
+    peaks = []
+    for count in (300, 1200):
+        for label in ("bar", "disc"):
+            for number in range(count):
+                draw(tmp_path / str(count) / label / f"{number}.jpg", label, number)
+        peaks.append(peak_memory_of_preparing(tmp_path / str(count), tmp_path / f"sweep{count}"))
+        assert len(list((tmp_path / f"sweep{count}" / "pack").glob("*.safetensors"))) >= 2 * count // 300
+    assert peaks[1] < 1.15 * peaks[0], peaks

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import xlsxwriter
-from xlsxwriter.format import Format
 from xlsxwriter.utility import xl_rowcol_to_cell
 from xlsxwriter.worksheet import Worksheet
 
@@ -27,22 +26,31 @@ EPOCH_COLUMN = 3
 FIRST_EPOCH_ROW = 1
 
 
+NUMBERS = {"figure": "0.0000", "seconds": "#,##0.0", "plain": "General"}
+WIDEST = 44
+
+
+def kind_of(name: str) -> str:
+    """Which of NUMBERS a column or line has."""
+    if name.endswith(("_loss", "_acc", "_precision", "_recall", "_f1")):
+        return "figure"
+    return "seconds" if "second" in name else "plain"
+
+
 class Book:
     """An XlsxWriter workbook with this project's formats; text is always written as text, never as a formula."""
 
     def __init__(self, buffer: io.BytesIO) -> None:
         options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
         self.workbook = xlsxwriter.Workbook(buffer, options)
-        add = self.workbook.add_format
-        self.head = add({"bold": True, "bg_color": "#D9E2EC", "bottom": 1})
-        self.bold = add({"bold": True})
-        self.formats = {"figure": add({"num_format": "0.0000"}), "seconds": add({"num_format": "#,##0.0"}),
-                        "plain": add({}), "whole": add({"num_format": "#,##0"})}
-        self.best_formats = {name: add({"num_format": kind, "bg_color": "#E3F4E1", "bold": True}) for name, kind in
-                             (("figure", "0.0000"), ("seconds", "#,##0.0"), ("plain", "General"), ("whole", "#,##0"))}
+        head, best = {"bold": True, "bg_color": "#D9E2EC", "bottom": 1}, {"bold": True, "bg_color": "#E3F4E1"}
+        styles = {"head": head, "head right": {**head, "align": "right"}, "bold": {"bold": True}}
+        for kind, number in NUMBERS.items():
+            styles |= {kind: {"num_format": number}, f"best {kind}": {"num_format": number, **best}}
+        self.formats = {name: self.workbook.add_format(style) for name, style in styles.items()}
         self.taken: set[str] = set()
 
-    def sheet(self, name: str) -> Worksheet:
+    def page(self, name: str) -> "Page":
         r"""A new sheet under an allowed, unused name: 31 characters, none of []:*?/\, told apart without case."""
         clean = re.sub(r"[\[\]:*?/\\']", "_", name)[:31]
         number = 2
@@ -50,45 +58,61 @@ class Book:
             clean = f"{re.sub(r'[^A-Za-z0-9._ -]', '_', name)[:27]}~{number}"
             number += 1
         self.taken.add(clean.lower())
-        sheet = self.workbook.add_worksheet(clean)
-        sheet.set_landscape()
-        sheet.fit_to_pages(1, 0)
-        return sheet
+        return Page(self, self.workbook.add_worksheet(clean))
 
 
-def kind_of(name: str) -> str:
-    """Which of the number formats a column has."""
-    if name.endswith(("_loss", "_acc", "_precision", "_recall", "_f1")):
-        return "figure"
-    return "seconds" if "second" in name else "plain"
+class Page:
+    """One sheet, which knows how wide its columns must be to show what is put into them."""
 
+    def __init__(self, book: Book, sheet: Worksheet) -> None:
+        self.book, self.sheet, self.name = book, sheet, sheet.get_name()
+        self.widths: dict[int, int] = {}
 
-def put(sheet: Worksheet, row: int, column: int, value: Any, form: Format | None = None) -> None:
-    """Write a number as a number and everything else as text; nothing for None, NaN and infinity."""
-    if isinstance(value, (list, dict)):
-        value = str(value)
-    if isinstance(value, str):
-        if value:
-            sheet.write_string(row, column, value, form)
-        return
-    if value is None or not math.isfinite(value):
-        sheet.write_blank(row, column, None, form)
-        return
-    sheet.write_number(row, column, value, form)
+    def widen(self, column: int, text: str) -> None:
+        self.widths[column] = min(WIDEST, max(self.widths.get(column, 0), len(text)))
+
+    def put(self, row: int, column: int, value: Any, style: str = "plain") -> None:
+        """Write a number as a number and everything else as text; only the style for None, NaN and infinity."""
+        form = self.book.formats[style]
+        if isinstance(value, (list, dict)):
+            value = str(value)
+        if isinstance(value, str):
+            self.sheet.write_string(row, column, value, form)
+            self.widen(column, value)
+        elif value is None or not math.isfinite(value):
+            self.sheet.write_blank(row, column, None, form)
+        else:
+            self.sheet.write_number(row, column, value, form)
+            self.widen(column, format(value, {"figure": ".4f", "seconds": ",.1f"}.get(style.rsplit(maxsplit=1)[-1], "g")))
+
+    def formula(self, row: int, column: int, formula: str, value: float | str) -> None:
+        """Write a formula of a figure with its present value, for readers that do not calculate."""
+        self.sheet.write_formula(row, column, formula, self.book.formats["figure"], value)
+        self.widen(column, f"{value:.4f}" if isinstance(value, float) else "")
+
+    def close(self, frozen_rows: int, frozen_columns: int) -> None:
+        """Freeze the header, set the widths, and print the sheet one page wide."""
+        self.sheet.freeze_panes(frozen_rows, frozen_columns)
+        for column, width in self.widths.items():
+            self.sheet.set_column(column, column, width + 2)
+        self.sheet.set_landscape()
+        self.sheet.fit_to_pages(1, 0)
 
 
 def workbook_bytes(table: pd.DataFrame, epochs: dict[str, pd.DataFrame], monitor: str, notes: Sequence[str]) -> bytes:
     """The whole workbook. table: a line a trial, ranked; epochs: trial -> its per-epoch table; notes: lines of text."""
     buffer = io.BytesIO()
     book = Book(buffer)
-    summary, condensed = book.sheet("Summary"), book.sheet("Condensed")
+    summary, condensed = book.page("Summary"), book.page("Condensed")
     in_order = table.iloc[natural_order(table["trial"])]
-    places: dict[str, tuple[str, dict[str, str]]] = {}
+    pages = {line["trial"]: book.page(f"Trial {line['trial']}") for _, line in in_order.iterrows()}
+    medians = {}
     for _, line in in_order.iterrows():
-        sheet = book.sheet(f"Trial {line['trial']}")
-        places[line["trial"]] = (sheet.get_name(), write_trial(book, sheet, line, epochs[line["trial"]]))
-    write_summary(book, summary, table, monitor, notes)
-    write_condensed(book, condensed, in_order, places, epochs)
+        medians[line["trial"]] = write_trial(pages[line["trial"]], line, epochs[line["trial"]])
+    below = write_summary(summary, table, monitor, notes)
+    for best in table[table["rank"] == 1]["trial"]:
+        add_charts(summary, pages[best].name, epochs[best], f" of the best trial, {best}", [(below, 0), (below, 8)])
+    write_condensed(condensed, in_order, pages, medians, epochs)
     book.workbook.close()
     return buffer.getvalue()
 
@@ -106,51 +130,51 @@ def settings_of(table: pd.DataFrame) -> list[str]:
                  or (table[spec.name].notna() & (table[spec.name] != spec.default)).any())]
 
 
-def write_summary(book: Book, sheet: Worksheet, table: pd.DataFrame, monitor: str, notes: Sequence[str]) -> None:
-    """A line a trial, the best one first and marked, the notes below."""
+def write_summary(page: Page, table: pd.DataFrame, monitor: str, notes: Sequence[str]) -> int:
+    """A line a trial, the best one first and marked, the notes below; answers the first free row."""
     columns = ["rank", "trial", "status", *settings_of(table), *(name for name in SUMMARY_FIGURES if name in table)]
     for column, name in enumerate(columns):
-        put(sheet, 0, column, f"{name} *" if name == f"best_{monitor}" else name, book.head)
+        text = isinstance(table[name].iloc[0], (str, list))
+        page.put(0, column, f"{name} *" if name == f"best_{monitor}" else name, "head" if text else "head right")
     for number, (_, line) in enumerate(table.iterrows(), 1):
-        formats = book.best_formats if line["rank"] == 1 else book.formats
+        best = line["rank"] == 1
         for column, name in enumerate(columns):
-            value = line[name]
-            if name == "rank" and value == 1:
-                value = "1 best"
-            put(sheet, number, column, value, formats[kind_of(name)])
-    sheet.autofilter(0, 0, len(table), len(columns) - 1)
-    sheet.freeze_panes(1, 2)
-    sheet.autofit(300)
-    where = f"* sorted by this figure of each trial's best epoch ({monitor})"
+            value = "1 best" if name == "rank" and best else line[name]
+            if name in ("pack_hash", "git_commit"):
+                value = str(value)[:12]
+            page.put(number, column, value, f"best {kind_of(name)}" if best else kind_of(name))
+    page.sheet.autofilter(0, 0, len(table), len(columns) - 1)
+    page.close(1, 2)
+    where = f"* sorted by this figure of each trial's best epoch ({monitor}); best_ is that epoch, last_ the last one"
     for number, note in enumerate([where, *notes], len(table) + 2):
-        put(sheet, number, 0, note)
+        page.sheet.write_string(number, 0, note)
+    return len(table) + len(notes) + 4
 
 
-def write_trial(book: Book, sheet: Worksheet, line: pd.Series, epochs: pd.DataFrame) -> dict[str, str]:
+def write_trial(page: Page, line: pd.Series, epochs: pd.DataFrame) -> dict[str, str]:
     """Settings and medians on the left, the epochs beside them, two charts; answers where the medians stand."""
-    names = [spec.name for spec in fields(Trial) if spec.name in line.index]
-    facts = [*names, "status", "cause", "best_epoch", "best_val_acc", "best_val_loss", "test_acc", "test_recall",
-             "test_false_negatives", "seconds"]
-    put(sheet, 0, 0, "Setting", book.head)
-    put(sheet, 0, 1, "Value", book.head)
+    facts = [*(spec.name for spec in fields(Trial)), "status", "cause", "best_epoch", "best_val_acc", "best_val_loss",
+             "test_acc", "test_recall", "test_false_negatives", "seconds"]
+    page.put(0, 0, "Setting", "head")
+    page.put(0, 1, "Value", "head right")
     for column, name in enumerate(epochs.columns, EPOCH_COLUMN):
-        put(sheet, 0, column, TITLES.get(name, name), book.head)
+        page.put(0, column, TITLES.get(name, name), "head right")
     for number, (_, epoch) in enumerate(epochs.iterrows(), FIRST_EPOCH_ROW):
         for column, name in enumerate(epochs.columns, EPOCH_COLUMN):
-            put(sheet, number, column, epoch[name], book.formats["figure" if name in TITLES else kind_of(name)])
+            page.put(number, column, epoch[name], kind_of(name))
     medians = {}
     for number, name in enumerate(FIGURES if len(epochs) else (), 1):
         first, last = (xl_rowcol_to_cell(row, column_of(epochs, name)) for row in (FIRST_EPOCH_ROW, len(epochs)))
-        put(sheet, number, 0, f"Median_{TITLES[name]}", book.bold)
-        sheet.write_formula(number, 1, f"=MEDIAN({first}:{last})", book.formats["figure"], median(epochs[name]))
+        page.put(number, 0, f"Median_{TITLES[name]}", "bold")
+        page.formula(number, 1, f"=MEDIAN({first}:{last})", median(epochs[name]))
         medians[name] = xl_rowcol_to_cell(number, 1, row_abs=True, col_abs=True)
     for number, name in enumerate([name for name in facts if name in line.index], len(FIGURES) + 2):
-        put(sheet, number, 0, name)
-        put(sheet, number, 1, line[name], book.formats[kind_of(name)])
-    sheet.freeze_panes(1, 0)
-    sheet.autofit(300)
+        page.put(number, 0, name)
+        page.put(number, 1, line[name], kind_of(name))
+    page.close(1, 0)
     if len(epochs):
-        add_charts(book, sheet, epochs)
+        beside = EPOCH_COLUMN + len(epochs.columns) + 1
+        add_charts(page, page.name, epochs, "", [(1, beside), (17, beside)])
     return medians
 
 
@@ -165,43 +189,44 @@ def column_of(epochs: pd.DataFrame, name: str) -> int:
     return EPOCH_COLUMN + list(epochs.columns).index(name)
 
 
-def add_charts(book: Book, sheet: Worksheet, epochs: pd.DataFrame) -> None:
-    """Native line charts of train and validation loss and accuracy, beside the table."""
-    last, beside = len(epochs), EPOCH_COLUMN + len(epochs.columns) + 1
-    for number, (title, names) in enumerate((("Loss", ("train_loss", "val_loss")), ("Accuracy", ("train_acc", "val_acc")))):
-        chart = book.workbook.add_chart({"type": "line"})
-        for name in names:
+def add_charts(page: Page, source: str, epochs: pd.DataFrame, of: str, places: Sequence[tuple[int, int]]) -> None:
+    """Native line charts of train and validation loss and accuracy, drawn from the trial sheet called `source`."""
+    last = len(epochs)
+    kinds = (("Loss", ("train_loss", "val_loss")), ("Accuracy", ("train_acc", "val_acc")))
+    for (title, names), place in zip(kinds, places, strict=True):
+        chart = page.book.workbook.add_chart({"type": "line"})
+        for name, colour in zip(names, ("#4C78A8", "#E4572E"), strict=True):
             column = column_of(epochs, name)
-            chart.add_series({"name": [sheet.get_name(), 0, column],
-                              "categories": [sheet.get_name(), FIRST_EPOCH_ROW, EPOCH_COLUMN, last, EPOCH_COLUMN],
-                              "values": [sheet.get_name(), FIRST_EPOCH_ROW, column, last, column],
-                              "line": {"width": 2}, "marker": {"type": "circle", "size": 4} if last < 30 else {"type": "none"}})
-        chart.set_title({"name": title})
+            marker = {"type": "circle", "size": 4, "fill": {"color": colour}, "border": {"color": colour}}
+            chart.add_series({"name": [source, 0, column],
+                              "categories": [source, FIRST_EPOCH_ROW, EPOCH_COLUMN, last, EPOCH_COLUMN],
+                              "values": [source, FIRST_EPOCH_ROW, column, last, column],
+                              "line": {"width": 2, "color": colour}, "marker": marker if last < 30 else {"type": "none"}})
+        chart.set_title({"name": title + of, "name_font": {"size": 12}})
         chart.set_x_axis({"name": "epoch"})
-        chart.set_y_axis({"name": title.lower(), "num_format": "0.00"})
+        grid = {"visible": True, "line": {"color": "#DDDDDD"}}
+        chart.set_y_axis({"name": title.lower(), "num_format": "0.00", "major_gridlines": grid})
         chart.set_legend({"position": "bottom"})
         chart.set_size({"width": 560, "height": 300})
-        sheet.insert_chart(1 + 16 * number, beside, chart)
+        page.sheet.insert_chart(*place, chart)
 
 
-def write_condensed(book: Book, sheet: Worksheet, table: pd.DataFrame, places: dict[str, tuple[str, dict[str, str]]],
+def write_condensed(page: Page, table: pd.DataFrame, pages: dict[str, Page], medians: dict[str, dict[str, str]],
                     epochs: dict[str, pd.DataFrame]) -> None:
     """The first study's own sheet: trials as columns; settings, then the medians, as rows, each linked to its sheet."""
     names = [*CONDENSED, *(name for name in settings_of(table) if name not in CONDENSED)]
-    put(sheet, 0, 0, "", book.head)
+    page.put(0, 0, "", "head")
     medians_from = len(names) + 3
     for row, name in enumerate(names, 1):
-        put(sheet, row, 0, CONDENSED.get(name, name), book.bold)
+        page.put(row, 0, CONDENSED.get(name, name), "bold")
     for row, name in enumerate(FIGURES, medians_from):
-        put(sheet, row, 0, f"Median_{TITLES[name]}", book.bold)
+        page.put(row, 0, f"Median_{TITLES[name]}", "bold")
     for column, (_, line) in enumerate(table.iterrows(), 1):
-        put(sheet, 0, column, f"Trial {line['trial']}", book.head)
+        page.put(0, column, f"Trial {line['trial']}", "head right")
         for row, name in enumerate(names, 1):
-            put(sheet, row, column, line.get(name), book.formats[kind_of(name)])
-        sheet_name, medians = places[line["trial"]]
+            page.put(row, column, line.get(name), kind_of(name))
         for row, name in enumerate(FIGURES, medians_from):
-            if name in medians:
-                sheet.write_formula(row, column, f"='{sheet_name}'!{medians[name]}", book.formats["figure"],
-                                    median(epochs[line["trial"]][name]))
-    sheet.freeze_panes(1, 1)
-    sheet.autofit(300)
+            if name in medians[line["trial"]]:
+                link = f"='{pages[line['trial']].name}'!{medians[line['trial']][name]}"
+                page.formula(row, column, link, median(epochs[line["trial"]][name]))
+    page.close(1, 1)
