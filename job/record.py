@@ -38,6 +38,8 @@ class Row:
 
     Medians are over epochs (the studies' summary). For two classes precision, recall, F1 and false negatives are
     those of the positive class; for more they are means over the classes, and false negatives count every error.
+    Test figures are the best epoch's weights', but for the last_test ones; those at_threshold count a picture as
+    positive from the threshold on that gave the wanted recall on validation, the others from 0.5 on.
     """
 
     settings: dict[str, Any]
@@ -49,6 +51,7 @@ class Row:
     median_val_loss: float | None = None
     median_val_acc: float | None = None
     best_epoch: int | None = None
+    best_reason: str = ""
     best_train_loss: float | None = None
     best_train_acc: float | None = None
     best_val_loss: float | None = None
@@ -64,6 +67,18 @@ class Row:
     test_f1: float | None = None
     test_false_negatives: int | None = None
     test_confusion: list[list[int]] | None = None
+    test_roc_auc: float | None = None
+    test_average_precision: float | None = None
+    last_test_acc: float | None = None
+    last_test_false_negatives: int | None = None
+    threshold: float | None = None
+    val_recall_at_threshold: float | None = None
+    test_acc_at_threshold: float | None = None
+    test_precision_at_threshold: float | None = None
+    test_recall_at_threshold: float | None = None
+    test_f1_at_threshold: float | None = None
+    test_false_negatives_at_threshold: int | None = None
+    test_confusion_at_threshold: list[list[int]] | None = None
     classes: list[str] = field(default_factory=list)
     num_train: int = 0
     num_val: int = 0

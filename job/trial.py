@@ -12,9 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+LEAST_RESNET_SIZE = 40
+BOOLEANS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 # A trial's name is a folder, a sheet and part of a Kubernetes name.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?")
 MONITORS = {"val_loss": "min", "val_acc": "max", "train_loss": "min", "train_acc": "max"}
+MODES = ("auto", "min", "max")
+HIDDEN_PATTERN = re.compile(r"[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})*")
 
 
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None,
@@ -48,19 +52,45 @@ class Trial:
     lr: float = option(0.01, "learning rate of the first epoch", above=0)
     epochs: int = option(25, "how many times each training picture is seen", least=1)
     batch_size: int = option(32, "pictures a step", least=1)
-    image_size: int = option(224, "height and width of what the net sees, pixels", least=40, most=1024)
+    image_size: int = option(224, "height and width of what the net sees, pixels", least=8, most=1024)
+    model: str = option("resnet18", "resnet18, or mlp: a fully connected net on the flattened picture",
+                        choices=("resnet18", "mlp"))
     weights: str = option("imagenet", "imagenet (torchvision's), none, or the path or URI of a state dict")
-    momentum: float = option(0.9, "of SGD", least=0, most=0.9999)
-    weight_decay: float = option(0.0, "of SGD", least=0)
-    step_size: int = option(7, "epochs after which the learning rate is multiplied by gamma", least=1)
-    gamma: float = option(0.1, "factor of the learning rate's steps", above=0)
+    freeze: bool = option(False, "train resnet18's head alone; the rest keeps its weights and statistics")
+    hidden: str = option("100-50-25-12-6", "sizes of the mlp's hidden layers")
+    activation: str = option("relu", "of the mlp's hidden layers: relu or sigmoid", choices=("relu", "sigmoid"))
+    dropout: float = option(0.0, "share dropped before resnet18's head, after each of the mlp's hidden layers",
+                            least=0, most=0.95)
+    batch_norm: bool = option(False, "batch normalisation in the mlp's hidden layers")
+    optimizer: str = option("sgd", "sgd or adam", choices=("sgd", "adam"))
+    momentum: float = option(0.9, "of sgd", least=0, most=0.9999)
+    weight_decay: float = option(0.0, "of sgd and adam", least=0)
+    schedule: str = option("step", "of the learning rate: step, constant, or cosine (falls to 0 at the last epoch)",
+                           choices=("step", "constant", "cosine"))
+    step_size: int = option(7, "epochs after which the schedule step multiplies the learning rate by gamma", least=1)
+    gamma: float = option(0.1, "factor of the schedule step", above=0)
+    warmup: float = option(0.0, "epochs over which the learning rate rises from 0 to lr first", least=0)
+    class_weights: str = option("none", "balanced: a class counts in the loss by the inverse of its frequency",
+                                choices=("none", "balanced"))
+    label_smoothing: float = option(0.0, "share of each label that is spread over all classes", least=0, most=0.95)
     crop: float = option(0.08, "smallest share of a picture that a random resized crop takes; 0: no random crop",
                          least=0, most=1)
     flip: float = option(0.5, "probability of a left-right flip; 0: none", least=0, most=1)
+    flip_up: float = option(0.0, "probability of an up-down flip; 0: none", least=0, most=1)
+    rotation: float = option(0.0, "largest turn to either side, degrees; 0: none", least=0, most=180)
+    shift: float = option(0.0, "largest shift in either direction, share of the picture; 0: none", least=0, most=1)
+    noise: float = option(0.0, "largest standard deviation of Gaussian noise, white being 1; 0: none", least=0, most=1)
+    blur: float = option(0.0, "largest sigma of a Gaussian blur, pixels of what the net sees; 0: none", least=0, most=20)
+    stop_monitor: str = option("none", "the figure that early stopping watches; none: every epoch is trained",
+                               choices=("none", *MONITORS))
+    stop_mode: str = option("auto", "whether that figure is best at its min or max; auto: by its name", choices=MODES)
+    stop_min_delta: float = option(0.0, "the least change that counts as an improvement", least=0)
+    stop_patience: int = option(0, "epochs without improvement after which training stops", least=0)
     best_monitor: str = option("val_acc", "the figure whose best epoch's weights are kept", choices=tuple(MONITORS))
-    best_mode: str = option("auto", "whether that figure is best at its min or max; auto: by its name",
-                            choices=("auto", "min", "max"))
-    seed: int = option(0, "of the initial head, the order of pictures and the augmentation", least=0, most=2**32 - 1)
+    best_mode: str = option("auto", "whether that figure is best at its min or max; auto: by its name", choices=MODES)
+    recall: float = option(0.0, "wanted recall of the positive class of two: sets the decision threshold; 0: threshold 0.5",
+                           least=0, most=1)
+    seed: int = option(0, "of the initial weights, the order of pictures, augmentation and dropout", least=0, most=2**32 - 1)
     precision: str = option("auto", "auto: bf16 where the processor has it in hardware", choices=("auto", "fp32", "bf16"))
 
     def __post_init__(self) -> None:
@@ -70,12 +100,27 @@ class Trial:
                              "and begins and ends with a letter or digit")
         if not self.weights:
             raise ValueError("weights is empty; imagenet, none, or a path or URI is needed")
+        if not HIDDEN_PATTERN.fullmatch(self.hidden):
+            raise ValueError(f"hidden is {self.hidden!r}; sizes joined by '-' are needed, such as 100-50-25")
+        self.check_model()
 
-    @property
-    def monitors_max(self) -> bool:
-        """Whether the monitored figure is best when it is largest."""
-        mode = MONITORS[self.best_monitor] if self.best_mode == "auto" else self.best_mode
-        return mode == "max"
+    def check_model(self) -> None:
+        """Raise ValueError for settings that the model does not have, so that no row records what was not done."""
+        if self.model == "resnet18":
+            # Below, the last layers see one pixel, and batch normalisation of a batch of one fails.
+            if self.image_size < LEAST_RESNET_SIZE:
+                raise ValueError(f"image_size is {self.image_size}; {LEAST_RESNET_SIZE} is the least for model resnet18")
+            if self.batch_norm:
+                raise ValueError("batch_norm is for model mlp; resnet18 always has it")
+        elif self.weights == "imagenet":
+            raise ValueError("weights is imagenet, which model mlp has not; set weights to none")
+        elif self.freeze:
+            raise ValueError("freeze is for model resnet18; the mlp has no trained part to keep")
+
+
+def is_max(monitor: str, mode: str) -> bool:
+    """Whether a monitored figure is best when it is largest."""
+    return (MONITORS[monitor] if mode == "auto" else mode) == "max"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +143,16 @@ class GridError(ValueError):
 
 
 def parse_value(kind: type, text: str) -> Any:
-    """`text` as an int, a float or a str; ValueError says what was expected."""
+    """`text` as an int, a float, a bool or a str; ValueError says what was expected."""
     text = text.strip()
     if not text:
         raise ValueError("is empty; give a value, or leave the column out for the default")
     if kind is str:
         return text
+    if kind is bool:
+        if text.lower() not in BOOLEANS:
+            raise ValueError(f"is {text!r}; yes or no is needed")
+        return BOOLEANS[text.lower()]
     try:
         return kind(text)
     except ValueError:
@@ -162,11 +211,13 @@ def parse_line(columns: list[str], cells: list[str], line: int, default_name: st
     for column, cell in zip(columns, cells, strict=True):
         try:
             values[column] = parse_value(kinds[column], cell)
-            Trial(**{column: values[column]})
         except ValueError as error:
-            message = str(error).removeprefix(column).strip()
-            raise GridError(f"line {line}, column {column}: {column} {message}") from None
-    return Trial(**values)
+            raise GridError(f"line {line}, column {column}: {column} {error}") from None
+    try:
+        return Trial(**values)
+    except ValueError as error:
+        # Every message of Trial begins with its field.
+        raise GridError(f"line {line}, column {str(error).split()[0]}: {error}") from None
 
 
 def format_grid(trials: Sequence[Trial]) -> str:

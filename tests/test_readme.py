@@ -19,7 +19,9 @@ def table_under(heading: str) -> list[list[str]]:
 
 def test_readme_lists_every_grid_column_with_its_default_and_meaning() -> None:
     found = {name: (default, meaning) for name, default, meaning in table_under("The grid")}
-    expected = {spec.name: (str(spec.default), spec.metadata["help"]) for spec in fields(Trial)}
+    shown = {True: "yes", False: "no"}
+    expected = {spec.name: (shown[spec.default] if isinstance(spec.default, bool) else str(spec.default), spec.metadata["help"])
+                for spec in fields(Trial)}
     expected["trial"] = ("1, 2, ...", expected["trial"][1])
     assert found == expected
 

@@ -21,8 +21,9 @@ from job.storage import Folder, open_folder
 from job.training.checkpoint import read_checkpoint, restore, state_to_bytes
 from job.training.evaluate import confusion_matrix, figures_on_test
 from job.training.events import end_events, epoch_events, file_name, start_events
-from job.training.fit import Evaluation, State, evaluate, fit, is_better, lr_of, new_state
+from job.training.fit import Evaluation, State, evaluate, fit, lr_of, new_state
 from job.training.model import Machine, build_model, choose_machine, cpu_has_bf16, imagenet_weights, parse_weights
+from job.training.stopping import is_better
 from job.trial import PictureOptions, Trial
 
 TRIAL = Trial(trial="1", lr=0.05, epochs=3, batch_size=8, image_size=40, weights="none", step_size=2)
@@ -167,7 +168,7 @@ def test_smaller_pictures_are_made_from_a_larger_pack(shapes: Path, tmp_path: Pa
     passport = ensure_pack(sweep, str(shapes), PictureOptions(short_side=128), lambda done, total: None)
     batches = load_batches(sweep, passport, TRIAL, torch.device("cpu"))
     assert batches.sizes_N2.min(1).values.unique().tolist() == [resize_side(40)]
-    assert batches.images(batches.indices["val"], None).shape[1:] == (3, 40, 40)
+    assert batches.images(batches.indices["val"]).shape[1:] == (3, 40, 40)
 
 
 def test_figures_are_those_of_the_positive_class_for_two_classes() -> None:

@@ -1,4 +1,4 @@
-"""Random resized crop and flip as one affine map a picture, and the sampling of whole batches along such maps.
+"""Augmentation: crop, flips, rotation and shift as one affine map a picture, sampled once; then blur and noise.
 
 A map takes a point of the output, (u, v) from 0 to 1, to a point (x, y) of the picture, in its pixels, whose first
 pixel spans 0 to 1: x = a u + b v + c. Everything that moves pixels is composed into the map and sampled once.
@@ -6,6 +6,7 @@ pixel spans 0 to 1: x = a u + b v + c. Everything that moves pixels is composed 
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,21 +50,79 @@ def random_boxes(sizes_N2: Tensor, least_share: float, generator: torch.Generato
     return torch.where(fits.any(1, keepdim=True), boxes_N4, whole_N4)
 
 
-def maps_of_boxes(boxes_N4: Tensor, flipped_N: Tensor) -> Tensor:
-    """maps_N23, float64: each box stretched over the output, mirrored left to right where flipped."""
+def maps_of_boxes(boxes_N4: Tensor) -> Tensor:
+    """maps_N23, float64: each box stretched over the output."""
     top, left, height, width = boxes_N4.double().unbind(1)
     zero = torch.zeros_like(top)
-    across = torch.where(flipped_N, -width, width)
-    start = torch.where(flipped_N, left + width, left)
-    return torch.stack([torch.stack([across, zero, start], 1), torch.stack([zero, height, top], 1)], 1)
+    return torch.stack([torch.stack([width, zero, left], 1), torch.stack([zero, height, top], 1)], 1)
 
 
-def draw_maps(sizes_N2: Tensor, trial: Trial, generator: torch.Generator) -> Tensor:
-    """maps_N23 for one epoch: every picture's random crop and flip, by the trial's settings."""
-    size = trial.image_size
-    boxes_N4 = random_boxes(sizes_N2, trial.crop, generator) if trial.crop else center_boxes(sizes_N2, size).double()
-    flipped_N = torch.rand(len(sizes_N2), generator=generator) < trial.flip
-    return maps_of_boxes(boxes_N4, flipped_N)
+def moved(maps_N23: Tensor, flip_N: Tensor, flip_up_N: Tensor, degrees_N: Tensor, shift_N2: Tensor) -> Tensor:
+    """The maps with the output turned, shifted and mirrored first, about its middle.
+
+    degrees_N: counterclockwise, as torchvision's rotate; shift_N2: to the right and down, shares of the output.
+    """
+    radians = torch.deg2rad(degrees_N.double())
+    across, down = 1 - 2 * flip_N.double(), 1 - 2 * flip_up_N.double()
+    cos, sin = torch.cos(radians), torch.sin(radians)
+    # An output point goes back through shift, turn and mirror, in this order, to the point that it shows.
+    turn_N22 = torch.stack([torch.stack([across * cos, -across * sin], 1), torch.stack([down * sin, down * cos], 1)], 1)
+    middle = 0.5 - turn_N22 @ (0.5 + shift_N2.double())[..., None]
+    linear_N22 = maps_N23[..., :2]
+    return torch.cat([linear_N22 @ turn_N22, linear_N22 @ middle + maps_N23[..., 2:]], 2)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance has in store for some pictures: their maps, noise's deviations and blur's sigmas (None: none)."""
+
+    maps_N23: Tensor
+    noise_N: Tensor | None
+    sigma_N: Tensor | None
+
+    def part(self, here: slice) -> "Draws":
+        """Those of some of the pictures."""
+        return Draws(self.maps_N23[here], *(None if x is None else x[here] for x in (self.noise_N, self.sigma_N)))
+
+
+def draw(sizes_N2: Tensor, trial: Trial, generator: torch.Generator) -> Draws:
+    """Draw each picture's augmentation by the trial's settings; one that is off draws nothing.
+
+    Turns and shifts are uniform between the setting and its negative, noise and blur between 0 and the setting.
+    """
+    num = len(sizes_N2)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        if low == high == 0:
+            return torch.zeros(num, *shape)
+        return low + (high - low) * torch.rand(num, *shape, generator=generator)
+
+    boxes_N4 = random_boxes(sizes_N2, trial.crop, generator) if trial.crop else center_boxes(sizes_N2, trial.image_size)
+    flip_N = torch.rand(num, generator=generator) < trial.flip
+    flip_up_N = uniform(0, 1 if trial.flip_up else 0) > 1 - trial.flip_up
+    degrees_N, shift_N2 = uniform(-trial.rotation, trial.rotation), uniform(-trial.shift, trial.shift, 2)
+    return Draws(moved(maps_of_boxes(boxes_N4), flip_N, flip_up_N, degrees_N, shift_N2),
+                 uniform(0, trial.noise) if trial.noise else None, uniform(0, trial.blur) if trial.blur else None)
+
+
+def blurred(images_NCHW: Tensor, sigma_N: Tensor) -> Tensor:
+    """Each image under a Gaussian of its own sigma, in pixels, cut at 4 of the largest; the border is mirrored."""
+    num, channels, height, width = images_NCHW.shape
+    radius = min(max(1, math.ceil(4 * float(sigma_N.max()))), min(height, width) - 1)
+    steps = torch.arange(-radius, radius + 1, device=images_NCHW.device, dtype=images_NCHW.dtype)
+    sigma_N1 = sigma_N.to(images_NCHW)[:, None].clamp(min=1e-3)
+    kernel_NK = torch.exp(-0.5 * (steps / sigma_N1) ** 2)
+    kernel_NK = (kernel_NK / kernel_NK.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    planes = functional.pad(images_NCHW.reshape(1, num * channels, height, width), [radius] * 4, mode="reflect")
+    planes = functional.conv2d(planes, kernel_NK[:, None, None, :], groups=num * channels)
+    planes = functional.conv2d(planes, kernel_NK[:, None, :, None], groups=num * channels)
+    return planes.view(num, channels, height, width)
+
+
+def noisy(images_NCHW: Tensor, noise_N: Tensor, generator: torch.Generator) -> Tensor:
+    """Images, 0 to 255, with Gaussian noise of each its own deviation (of 1), cut to 0 to 255."""
+    noise = torch.randn(images_NCHW.shape, generator=generator, device=images_NCHW.device)
+    return (images_NCHW + 255 * noise_N.to(noise)[:, None, None, None] * noise).clamp(0, 255)
 
 
 def sample_each(pictures: Sequence[Tensor], maps_N23: Tensor, size: int) -> Tensor:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from job.data.augment import center_boxes, maps_of_boxes, normalise, sample_each, sample_ragged
+from job.data.augment import Draws, blurred, center_boxes, maps_of_boxes, noisy, normalise, sample_each, sample_ragged
 from job.data.pack import Passport
 from job.data.source import SPLITS
 from job.errors import BadConfig
@@ -47,20 +47,29 @@ class Batches:
     names: list[str]
     resident: Resident | None
 
-    def images(self, indices: Tensor, maps_N23: Tensor | None) -> Tensor:
-        """images_NCHW, normalised, on the device: along the maps, or without them the centre crops of validation."""
+    def images(self, indices: Tensor) -> Tensor:
+        """images_NCHW, normalised, on the device: the centre crops of validation."""
         if self.resident:
-            if maps_N23 is None:
-                boxes_N4 = center_boxes(self.sizes_N2[indices], self.image_size)
-                maps_N23 = maps_of_boxes(boxes_N4, torch.zeros(len(indices), dtype=torch.bool))
-            here = indices.to(self.device, non_blocking=True)
-            maps_N23 = maps_N23.float().to(self.device, non_blocking=True)
-            r = self.resident
-            return normalise(sample_ragged(r.pixels_P3, r.starts_N[here], r.sizes_N2[here], maps_N23, self.image_size))
-        pictures = [self.pictures[i] for i in indices.tolist()]
-        if maps_N23 is not None:
-            return normalise(sample_each(pictures, maps_N23, self.image_size).to(self.device))
-        return normalise(crop_centers(pictures, self.image_size).to(self.device))
+            boxes_N4 = center_boxes(self.sizes_N2[indices], self.image_size)
+            return normalise(self.sampled(indices, maps_of_boxes(boxes_N4)))
+        return normalise(crop_centers([self.pictures[i] for i in indices.tolist()], self.image_size).to(self.device))
+
+    def augmented(self, indices: Tensor, draws: Draws, seed: int) -> Tensor:
+        """images_NCHW, normalised, on the device: augmented as drawn; `seed` is that of the noise."""
+        images_NCHW = self.sampled(indices, draws.maps_N23)
+        if draws.sigma_N is not None:
+            images_NCHW = blurred(images_NCHW, draws.sigma_N)
+        if draws.noise_N is not None:
+            images_NCHW = noisy(images_NCHW, draws.noise_N, torch.Generator(self.device).manual_seed(seed))
+        return normalise(images_NCHW)
+
+    def sampled(self, indices: Tensor, maps_N23: Tensor) -> Tensor:
+        """images_NCHW, 0 to 255, on the device: each picture along its map."""
+        if not self.resident:
+            return sample_each([self.pictures[i] for i in indices.tolist()], maps_N23, self.image_size).to(self.device)
+        here, r = indices.to(self.device, non_blocking=True), self.resident
+        maps_N23 = maps_N23.float().to(self.device, non_blocking=True)
+        return sample_ragged(r.pixels_P3, r.starts_N[here], r.sizes_N2[here], maps_N23, self.image_size)
 
     def labels(self, indices: Tensor) -> Tensor:
         """labels_N, int64, on the device."""

@@ -4,7 +4,9 @@ All randomness follows from the trial's seed, the epoch and the step, so a state
 restored continues as if it had never stopped.
 """
 
+import functools
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from job.data.augment import draw_maps
+from job.data.augment import Draws, draw
 from job.data.batches import Batches
 from job.record import Epoch
-from job.training.model import Machine, state_copy
+from job.training.model import Machine, set_training, state_copy
+from job.training.stopping import is_better, why_ended
 from job.trial import Trial
 
 EVALUATION_BATCH = 128
@@ -52,30 +55,55 @@ class Evaluation:
 
 def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str) -> State:
     """The state before the first step."""
-    optimizer = torch.optim.SGD(model.parameters(), trial.lr, trial.momentum, weight_decay=trial.weight_decay)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer: torch.optim.Optimizer
+    if trial.optimizer == "adam":
+        optimizer = torch.optim.Adam(weights, trial.lr, weight_decay=trial.weight_decay)
+    else:
+        optimizer = torch.optim.SGD(weights, trial.lr, trial.momentum, weight_decay=trial.weight_decay)
     zero = torch.zeros((), dtype=torch.float64, device=machine.device)
     return State(model, optimizer, zero, zero.clone(), started_at)
 
 
-def generator_for(trial: Trial, *parts: object) -> torch.Generator:
-    """A generator whose seed is a hash of the trial's seed and the given parts."""
+def seed_of(trial: Trial, *parts: object) -> int:
+    """A seed that is a hash of the trial's seed and the given parts."""
     text = "/".join(map(str, (trial.seed, *parts)))
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def lr_of(trial: Trial, epoch: int) -> float:
-    """The learning rate of an epoch, counted from 0: torch's StepLR, without its state."""
-    return float(trial.lr * trial.gamma ** (epoch // trial.step_size))
+def generator_for(trial: Trial, *parts: object) -> torch.Generator:
+    """A generator with such a seed."""
+    return torch.Generator().manual_seed(seed_of(trial, *parts))
+
+
+def lr_of(trial: Trial, epoch: int, share: float = 0.0) -> float:
+    """The learning rate after `epoch` whole epochs and a share of the next: torch's StepLR or cosine, after a linear warm-up."""
+    done = epoch + share
+    factor = 1.0
+    if trial.schedule == "step":
+        factor = trial.gamma ** (epoch // trial.step_size)
+    elif trial.schedule == "cosine":
+        total = max(trial.epochs - trial.warmup, 1e-9)
+        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done - trial.warmup) / total)))
+    return float(trial.lr * factor * (min(1.0, done / trial.warmup) if trial.warmup else 1.0))
+
+
+def class_weights(trial: Trial, batches: Batches) -> Tensor | None:
+    """weights_K, float32: n / (K n_k), as scikit-learn's 'balanced', of the training pictures; None where all count alike."""
+    if trial.class_weights == "none":
+        return None
+    counts_K = torch.bincount(batches.labels(batches.indices["train"]))
+    return counts_K.sum() / (len(counts_K) * counts_K.float())
 
 
 def fit(trial: Trial, state: State, batches: Batches, machine: Machine,
         should_stop: Callable[[int, int], bool]) -> Iterator[Epoch]:
     """Train from `state` to the trial's last epoch and yield each finished Epoch, with `state` up to date.
 
-    Ends early after an epoch whose loss is not finite, and where `should_stop(steps done, steps in all)`, asked after
-    each step, answers True: then `state` stands within an epoch.
+    Ends early for the reasons of `why_ended`, and where `should_stop(steps done, steps in all)`, asked after each step,
+    answers True: then `state` stands within an epoch.
     """
-    while state.epoch < trial.epochs and not (state.history and state.history[-1].diverged):
+    while state.epoch < trial.epochs and not why_ended(trial, state.history):
         if not train_epoch(trial, state, batches, machine, should_stop):
             return
         yield finish_epoch(trial, state, batches, machine)
@@ -87,21 +115,18 @@ def train_epoch(trial: Trial, state: State, batches: Batches, machine: Machine,
     indices = batches.indices["train"]
     order_N = indices[torch.randperm(len(indices), generator=generator_for(trial, state.epoch, "order"))]
     num_steps = -(-len(order_N) // trial.batch_size)
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr_of(trial, state.epoch)
-    state.model.train()
+    loss_of = functools.partial(functional.cross_entropy, weight=class_weights(trial, batches),
+                                label_smoothing=trial.label_smoothing)
+    set_training(state.model, trial)
     started, begun = time.perf_counter(), state.epoch_seconds
-    block_pictures = BLOCK * trial.batch_size
-    block, maps_N23 = -1, torch.empty(0)
-    while state.step < num_steps:
-        if state.step // BLOCK != block:
-            block = state.step // BLOCK
-            sizes_N2 = batches.sizes_N2[order_N[block * block_pictures:(block + 1) * block_pictures]]
-            maps_N23 = draw_maps(sizes_N2, trial, generator_for(trial, state.epoch, "maps", block))
-        first = state.step * trial.batch_size
-        here = slice(first - block * block_pictures, first - block * block_pictures + trial.batch_size)
-        train_step(state, batches, machine, order_N[first:first + trial.batch_size], maps_N23[here])
-        state.step += 1
+    for step, here_N, draws in steps_of(trial, state, batches, order_N):
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr_of(trial, state.epoch, step / num_steps)
+        images_NCHW = batches.augmented(here_N, draws, seed_of(trial, state.epoch, step, "noise"))
+        if trial.dropout:
+            torch.manual_seed(seed_of(trial, state.epoch, step, "dropout"))
+        train_step(state, machine, images_NCHW, batches.labels(here_N), loss_of)
+        state.step = step + 1
         state.epoch_seconds = begun + time.perf_counter() - started
         if should_stop(state.step, num_steps):
             return False
@@ -111,12 +136,20 @@ def train_epoch(trial: Trial, state: State, batches: Batches, machine: Machine,
     return True
 
 
-def train_step(state: State, batches: Batches, machine: Machine, indices: Tensor, maps_N23: Tensor) -> None:
-    """One step of SGD on the mean cross-entropy of a batch; the sums stay on the device."""
-    images_NCHW, labels_N = batches.images(indices, maps_N23), batches.labels(indices)
+def steps_of(trial: Trial, state: State, batches: Batches, order_N: Tensor) -> Iterator[tuple[int, Tensor, Draws]]:
+    """The epoch's steps from the state's on: number, indices and draws, the draws made a block of steps at a time."""
+    size, block = trial.batch_size, BLOCK * trial.batch_size
+    for first in range(state.step * size // block * block, len(order_N), block):
+        draws = draw(batches.sizes_N2[order_N[first:first + block]], trial, generator_for(trial, state.epoch, "draws", first))
+        for start in range(max(first, state.step * size), min(first + block, len(order_N)), size):
+            yield start // size, order_N[start:start + size], draws.part(slice(start - first, start - first + size))
+
+
+def train_step(state: State, machine: Machine, images_NCHW: Tensor, labels_N: Tensor, loss_of: Callable[..., Tensor]) -> None:
+    """One step of the optimizer on the mean loss of a batch; the sums stay on the device."""
     with machine.autocast():
         logits_NK = state.model(images_NCHW)
-    loss = functional.cross_entropy(logits_NK.float(), labels_N)
+    loss = loss_of(logits_NK.float(), labels_N)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.optimizer.step()
@@ -143,14 +176,6 @@ def finish_epoch(trial: Trial, state: State, batches: Batches, machine: Machine)
     return epoch
 
 
-def is_better(trial: Trial, epoch: Epoch, best: Epoch | None) -> bool:
-    """Whether an epoch's monitored figure beats the best so far; of equals the earlier stays."""
-    if best is None:
-        return True
-    new, old = getattr(epoch, trial.best_monitor), getattr(best, trial.best_monitor)
-    return bool(new > old if trial.monitors_max else new < old)
-
-
 @torch.inference_mode()
 def evaluate(model: nn.Module, batches: Batches, split: str, machine: Machine) -> Evaluation:
     """Loss and accuracy on the centre crops of a split, which must not be empty."""
@@ -158,7 +183,7 @@ def evaluate(model: nn.Module, batches: Batches, split: str, machine: Machine) -
     logits, labels = [], []
     for indices in batches.indices[split].split(EVALUATION_BATCH):
         with machine.autocast():
-            logits.append(model(batches.images(indices, None)).float())
+            logits.append(model(batches.images(indices)).float())
         labels.append(batches.labels(indices))
     logits_NK, labels_N = torch.cat(logits).cpu(), torch.cat(labels).cpu()
     loss = functional.cross_entropy(logits_NK.double(), labels_N).item()

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import platform
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torch.nn import functional
+from torchvision.models import ResNet, ResNet18_Weights, resnet18
 
 from job.errors import BadConfig, BadData, MissingInput
 from job.trial import Trial
@@ -65,26 +67,65 @@ def processor_name() -> str:
 
 
 def build_model(trial: Trial, num_classes: int, weights: dict[str, Tensor] | None, machine: Machine) -> nn.Module:
-    """A ResNet18 with a head for the classes, seeded, on the device in channels_last order.
+    """The trial's net, seeded, on the device, in channels_last order where it convolves.
 
     `weights` replace the random start, but for a head of another size. Raises BadData, naming the keys, where they are
-    not a ResNet18's.
+    not the net's.
     """
     torch.manual_seed(trial.seed)
-    model = resnet18(num_classes=num_classes)
+    model = build_mlp(trial, num_classes) if trial.model == "mlp" else build_resnet18(trial, num_classes)
     if weights is not None:
-        own = model.state_dict()
-        weights = {key: value for key, value in weights.items()
-                   if not (key.startswith("fc.") and key in own and own[key].shape != value.shape)}
-        wrong = [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]
-        absent = [key for key in own if key not in weights and not key.startswith("fc.")
-                  and not key.endswith("num_batches_tracked")]
-        if wrong or absent:
-            raise BadData(f"weights {trial.weights}: not the state dict of a ResNet18; "
-                          f"unknown or of another shape: {', '.join(wrong[:5]) or 'none'}; "
-                          f"missing: {', '.join(absent[:5]) or 'none'}")
-        model.load_state_dict(weights, strict=False)
-    return model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[no-any-return]
+        load_weights(model, weights, trial)
+    order = torch.channels_last if trial.model == "resnet18" else torch.preserve_format
+    return model.to(machine.device, memory_format=order)  # type: ignore[call-overload, no-any-return]
+
+
+def build_resnet18(trial: Trial, num_classes: int) -> ResNet:
+    """Torchvision's ResNet18, with dropout before its head where the trial wants it."""
+    model: ResNet = resnet18(num_classes=num_classes)
+    if trial.freeze:
+        model.requires_grad_(False)
+        model.fc.requires_grad_(True)
+    if trial.dropout:
+        # Before the head without renaming it: published state dicts still fit.
+        model.fc.register_forward_pre_hook(
+            lambda head, inputs: (functional.dropout(inputs[0], trial.dropout, training=head.training), *inputs[1:]))
+    return model
+
+
+def build_mlp(trial: Trial, num_classes: int) -> nn.Sequential:
+    """The second study's net: flattened pictures, then linear, activation, batch normalisation and dropout a layer."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = 3 * trial.image_size**2
+    for size in map(int, trial.hidden.split("-")):
+        layers += [nn.Linear(width, size), nn.ReLU() if trial.activation == "relu" else nn.Sigmoid()]
+        layers += [nn.BatchNorm1d(size)] if trial.batch_norm else []
+        layers += [nn.Dropout(trial.dropout)] if trial.dropout else []
+        width = size
+    return nn.Sequential(OrderedDict([*((str(i), layer) for i, layer in enumerate(layers)), ("fc", nn.Linear(width, num_classes))]))
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], trial: Trial) -> None:
+    """Put weights into the model, all but a head of another size; raises BadData, naming the keys, where they do not fit."""
+    own = model.state_dict()
+    weights = {key: value for key, value in weights.items()
+               if not (key.startswith("fc.") and key in own and own[key].shape != value.shape)}
+    wrong = [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]
+    absent = [key for key in own if key not in weights and not key.startswith("fc.")
+              and not key.endswith("num_batches_tracked")]
+    if wrong or absent:
+        raise BadData(f"weights {trial.weights}: not the state dict of a {trial.model}; "
+                      f"unknown or of another shape: {', '.join(wrong[:5]) or 'none'}; "
+                      f"missing: {', '.join(absent[:5]) or 'none'}")
+    model.load_state_dict(weights, strict=False)
+
+
+def set_training(model: nn.Module, trial: Trial) -> None:
+    """Put the model into training mode; a frozen backbone keeps its statistics."""
+    model.train()
+    if trial.freeze:
+        for name, part in model.named_children():
+            part.train(name == "fc")
 
 
 def parse_weights(data: bytes, name: str) -> dict[str, Tensor]:

@@ -83,11 +83,13 @@ class Records:
         raise Stopped(f"trial {self.trial.trial}: stopped by a signal after epoch {state.epoch}, step {state.step}; "
                       "saved, and the same command goes on from there")
 
-    def end(self, state: State, row: Row) -> None:
-        """Write the best weights and the last events, and wait until all that stands before the row is written."""
+    def end(self, state: State, row: Row, predictions: bytes) -> None:
+        """Write the best weights, the predictions and the last events, and wait until all that stands before the row is written."""
         if state.best_weights:
+            self.put("predictions.csv", predictions)
             about = {"settings": asdict(self.trial), "classes": self.passport.classes, "epoch": row.best_epoch,
-                     "short_side": self.passport.options["short_side"], "pack_hash": self.passport.pack_hash}
+                     "threshold": row.threshold, "short_side": self.passport.options["short_side"],
+                     "pack_hash": self.passport.pack_hash}
             self.put("best.safetensors", weights_to_bytes(state.best_weights, about))
         self.put(file_name(state.epoch + 1), end_events(row))
         self.outbox.flush(STORAGE_PATIENCE_SECONDS)

@@ -1,10 +1,12 @@
 """One trial from its grid line to its row: the whole path, and what is written on the way."""
 
 import contextlib
+import csv
+import io
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from types import FrameType
 
@@ -18,11 +20,12 @@ from job.record import Row, row_to_json, summarise
 from job.storage import Folder, Outbox, join, read_uri
 from job.training.checkpoint import check_same, read_checkpoint, restore
 from job.training.display import Display
-from job.training.evaluate import figures_on_test
-from job.training.fit import State, evaluate, fit, new_state
+from job.training.evaluate import figures_at_threshold, figures_on_test
+from job.training.fit import Evaluation, State, evaluate, fit, new_state
 from job.training.host import circumstances, now
 from job.training.model import Machine, build_model, choose_machine, imagenet_weights, parse_weights
 from job.training.records import Records
+from job.training.stopping import why_best, why_ended
 from job.trial import Trial
 
 
@@ -45,8 +48,8 @@ def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display)
             records.epoch(state)
         if stop.is_set():
             records.save_and_stop(state)
-        row = conclude(trial, state, batches, machine, passport)
-        records.end(state, row)
+        row, predictions = conclude(trial, state, batches, machine, passport)
+        records.end(state, row, predictions)
     if not sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
         row = finished_row(sweep, trial, passport) or row
     display.end()
@@ -87,20 +90,45 @@ def resume_or_start(sweep: Folder, trial: Trial, passport: Passport) -> tuple[Ma
     return machine, state
 
 
-def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, passport: Passport) -> Row:
-    """The row: the epochs summarised, and the best epoch's weights evaluated on the test split."""
-    figures = summarise(state.history, state.best)
-    if state.best_weights and len(batches.indices["test"]):
-        last = {key: value.clone() for key, value in state.model.state_dict().items()}
+def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, passport: Passport) -> tuple[Row, bytes]:
+    """The row, and the predictions: the epochs summarised, the best epoch's weights evaluated, and the last ones beside them."""
+    figures = summarise(state.history, state.best) | {"best_reason": why_best(trial, state.history, state.best)}
+    predictions = b""
+    if state.best_weights:
+        num_classes, has_test = len(passport.classes), len(batches.indices["test"]) > 0
+        if has_test:
+            last = figures_on_test(evaluate(state.model, batches, "test", machine), num_classes)
+            figures |= {"last_test_acc": last["test_acc"], "last_test_false_negatives": last["test_false_negatives"]}
+        last_weights = {key: value.clone() for key, value in state.model.state_dict().items()}
         state.model.load_state_dict(state.best_weights)
-        figures |= figures_on_test(evaluate(state.model, batches, "test", machine), len(passport.classes))
-        state.model.load_state_dict(last)
+        val = evaluate(state.model, batches, "val", machine)
+        test = evaluate(state.model, batches, "test", machine) if has_test else None
+        state.model.load_state_dict(last_weights)
+        if test:
+            figures |= figures_on_test(test, num_classes)
+        if trial.recall and num_classes == 2:
+            figures |= figures_at_threshold(val, test, trial.recall)
+        predictions = predictions_csv({"val": val, "test": test}, batches, passport.classes)
+    ended = why_ended(trial, state.history)
     diverged = bool(state.history) and state.history[-1].diverged
-    cause = f"the loss was not finite in epoch {state.history[-1].epoch}" if diverged else ""
-    return Row(settings=asdict(trial), status="diverged" if diverged else "done", cause=cause, **figures,
-               num_train=len(batches.indices["train"]), num_val=len(batches.indices["val"]),
-               num_test=len(batches.indices["test"]), device=machine.name, precision_used=machine.precision,
-               started_at=state.started_at, **circumstances(passport))
+    row = Row(settings=asdict(trial), status="diverged" if diverged else "done", cause=ended, **figures,
+              num_train=len(batches.indices["train"]), num_val=len(batches.indices["val"]),
+              num_test=len(batches.indices["test"]), device=machine.name, precision_used=machine.precision,
+              started_at=state.started_at, **circumstances(passport))
+    return row, predictions
+
+
+def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches, classes: Sequence[str]) -> bytes:
+    """A line a validation and test picture: split, picture, label, predicted class, and each class's probability."""
+    text = io.StringIO(newline="")
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["split", "picture", "label", "predicted", *(f"p {name}" for name in classes)])
+    for split, found in evaluations.items():
+        if found:
+            names = [batches.names[i] for i in batches.indices[split].tolist()]
+            rows = zip(names, found.labels_N.tolist(), found.logits_NK.double().softmax(1).tolist(), strict=True)
+            lines.writerows([split, name, classes[label], classes[p.index(max(p))], *p] for name, label, p in rows)
+    return text.getvalue().encode()
 
 
 def failed_row(trial: Trial, passport: Passport, cause: str) -> Row:
