@@ -4,6 +4,7 @@ import inspect
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from job.errors import BadConfig, JobError
-from job.trial import PictureOptions, Trial, format_grid
+from job.trial import AUGMENTATION, PictureOptions, Trial, format_grid
 
 if TYPE_CHECKING:
     from job.training.display import Display
@@ -23,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 PICTURE = {spec.name: spec for spec in fields(PictureOptions)}
 Sweep = Annotated[str, typer.Argument(metavar="SWEEP", show_default=False,
                                       help="The sweep's folder: a path or s3://bucket/folder.")]
+SOURCE_HELP = "A folder of class folders or a CSV of labels, path or s3:// URI."
 Images = Annotated[str, typer.Option("--images", help="Pictures: a folder of class folders or a CSV of labels, path or s3:// "
                                      "URI. May be left out where the sweep has a pack.", show_default=False)]
 Positive = Annotated[str, typer.Option(help=PICTURE["positive"].metadata["help"], show_default=False)]
@@ -70,7 +72,7 @@ def sweep(sweep: Sweep, images: Images = "",
 
 @app.command()
 def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default=False,
-                                                  help="A folder of class folders or a CSV of labels, path or s3:// URI.")],
+                                                  help=SOURCE_HELP)],
             sweep: Sweep, positive: Positive = DEFAULT.positive, val: Val = DEFAULT.val, test: Test = DEFAULT.test,
             split_seed: SplitSeed = DEFAULT.split_seed, short_side: ShortSide = DEFAULT.short_side,
             max_bad: MaxBad = DEFAULT.max_bad) -> None:
@@ -118,7 +120,7 @@ def predict(sweep: Sweep, pictures: Annotated[list[str], typer.Argument(metavar=
     from job.storage import open_folder
 
     predictor = load_predictor(open_folder(sweep), trial)
-    print_predictions(predictor.trial, predictor.predict(pictures))
+    print_predictions(predictor, predictor.predict(pictures))
 
 
 @app.command()
@@ -159,23 +161,39 @@ def grid(**values: list[Any]) -> None:
     typer.echo(format_grid(trials), nl=False)
 
 
-def grid_signature() -> inspect.Signature:
-    """The options of `job grid`: one, repeatable, for each of Trial's fields but the name."""
-    parameters = []
+def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
+            out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"), **values: Any) -> None:
+    """Draw a contact sheet of what the net will see: pictures plain, and augmented by the given settings."""
+    from job.data.sheet import contact_sheet
+    from job.data.source import read_source
+
+    try:
+        trial = Trial(weights="none", model="mlp", **values)
+    except ValueError as error:
+        raise BadConfig(f"--{str(error).replace('_', '-', 1)}") from None
+    out.write_bytes(contact_sheet(read_source(source, DEFAULT), trial))
+    typer.echo(f"{out}: each row is one picture, first as validation sees it, then as training may")
+
+
+def with_trial_options(command: Any, names: Sequence[str], repeatable: bool) -> None:
+    """Give a command whose last parameter is **values an option for each of these fields of Trial, and register it."""
+    own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
     for spec in fields(Trial):
-        if spec.name != "trial":
+        if spec.name in names:
             assert spec.default is not MISSING
-            kind: Any = list[type(spec.default)]  # type: ignore[misc]
-            option = typer.Option(f"--{spec.name.replace('_', '-')}", show_default=str(spec.default),
-                                  help=spec.metadata["help"])
-            parameters.append(inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=[],
-                                                annotation=Annotated[kind, option]))
-    return inspect.Signature(parameters)
+            kind: Any = type(spec.default)
+            option = typer.Option(f"--{spec.name.replace('_', '-')}", help=spec.metadata["help"],
+                                  show_default=str(spec.default))
+            annotation: Any = Annotated[list[kind] if repeatable else kind, option]
+            own.append(inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
+                                         default=[] if repeatable else spec.default))
+    command.__signature__ = inspect.Signature(own)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
+    app.command()(command)
 
 
-grid.__signature__ = grid_signature()  # type: ignore[attr-defined]
-grid.__annotations__ = {name: parameter.annotation for name, parameter in grid.__signature__.parameters.items()}  # type: ignore[attr-defined]
-app.command()(grid)
+with_trial_options(grid, [spec.name for spec in fields(Trial) if spec.name != "trial"], repeatable=True)
+with_trial_options(augment, ["image_size", *AUGMENTATION, "seed"], repeatable=False)
 
 
 def display() -> "Display":

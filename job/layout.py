@@ -12,6 +12,7 @@ from job.trial import GridError, Trial, parse_grid
 GRID = "grid.csv"
 SOURCE = "source.json"
 PASSPORT = "pack/passport.json"
+NEXT_GRID = "next-grid.csv"
 WORKBOOK = "summary.xlsx"
 SUMMARY = "summary.json"
 

@@ -17,6 +17,7 @@ BOOLEANS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "
 # A trial's name is a folder, a sheet and part of a Kubernetes name.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?")
 MONITORS = {"val_loss": "min", "val_acc": "max", "train_loss": "min", "train_acc": "max"}
+AUGMENTATION = ("crop", "flip", "flip_up", "rotation", "shift", "noise", "blur")
 MODES = ("auto", "min", "max")
 HIDDEN_PATTERN = re.compile(r"[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})*")
 
@@ -227,5 +228,7 @@ def format_grid(trials: Sequence[Trial]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([getattr(trial, column) for column in columns] for trial in trials)
+    shown = {True: "yes", False: "no"}
+    values = [[getattr(trial, column) for column in columns] for trial in trials]
+    writer.writerows([shown[value] if isinstance(value, bool) else value for value in line] for line in values)
     return text.getvalue()

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openpyxl
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import resnet18
 
 from conftest import ROOT, S3, environment, job, shared, start_job, wait_for_line
@@ -60,11 +62,11 @@ def test_sweep_trains_gathers_predicts_and_picks_up_what_exists(shapes: Path, ma
         "done", 3, 0.01, 40)
     assert sum(map(sum, first["test_confusion"])) == first["num_test"]
     files = {path.name for path in (sweep / "trials" / "2").iterdir()}
-    assert files == {"events", "last.pt", "best.safetensors", "epochs.csv", "heartbeat.json", "row.json"}
+    assert files == {"events", "predictions.csv", "last.pt", "best.safetensors", "epochs.csv", "heartbeat.json", "row.json"}
     assert len((sweep / "trials" / "2" / "epochs.csv").read_text().splitlines()) == 4
     assert openpyxl.load_workbook(sweep / "summary.xlsx").sheetnames == ["Summary", "Condensed", "Trial 1", "Trial 2"]
 
-    before = {path: path.stat().st_mtime_ns for path in sweep.rglob("*") if path.is_file() and "summary" not in path.name}
+    before = {path: path.stat().st_mtime_ns for path in sweep.rglob("*") if path.is_file() and path.parent != sweep}
     again = job("sweep", sweep)
     assert again.code == 0 and "trial 1  already done" in again.out
     assert {p: p.stat().st_mtime_ns for p in before} == before
@@ -191,6 +193,40 @@ def test_bad_input_exits_with_its_code_and_says_where(args: tuple[str, ...], cod
 def test_grid_prints_every_combination_and_sweep_reads_it() -> None:
     done = job("grid", "--lr", "0.1", "--lr", "0.01", "--epochs", "10", "--epochs", "20")
     assert done.out == "trial,lr,epochs\n1,0.1,10\n2,0.1,20\n3,0.01,10\n4,0.01,20\n"
+
+
+def test_augment_draws_a_sheet_of_plain_and_augmented_pictures(shapes: Path, tmp_path: Path) -> None:
+    done = job("augment", shapes, "--out", tmp_path / "sheet.png", "--image-size", "40", "--rotation", "30", "--noise", "0.1")
+    assert done.code == 0, done.err
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (8 * 44 + 4, 6 * 44 + 4)
+        tiles = [sheet.crop((4 + 44 * k, 4, 44 + 44 * k, 44)).tobytes() for k in range(8)]
+    assert len(set(tiles)) == 8
+    still = job("augment", shapes, "--out", tmp_path / "still.png", "--image-size", "40", "--crop", "0", "--flip", "0")
+    assert still.code == 0
+    with Image.open(tmp_path / "still.png") as sheet:
+        plain, *others = (np.asarray(sheet.crop((4 + 44 * k, 4, 44 + 44 * k, 44))).astype(int) for k in range(8))
+    assert all(np.abs(other - plain).max() <= 1 for other in others)
+
+
+def test_wanted_recall_sets_the_threshold_of_row_and_prediction(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
+    grid = make_grid(lr=[0.02], epochs=[2], recall=[0.9])
+    assert job("sweep", "--images", shapes, "--grid", grid, tmp_path / "sweep").code == 0
+    found = row(tmp_path / "sweep", "1")
+    assert 0 < found["threshold"] <= 1 and found["val_recall_at_threshold"] >= 0.9
+    assert found["test_false_negatives_at_threshold"] == found["test_confusion_at_threshold"][1][0]
+    pictures = sorted((shapes / "disc").iterdir())[:5]
+    said = job("predict", tmp_path / "sweep", *pictures).out
+    assert f"disc from a probability of {found['threshold']:.4f} on, which found 90% of it in validation" in said
+    table = (tmp_path / "sweep" / "trials" / "1" / "predictions.csv").read_text().splitlines()
+    assert table[0] == "split,picture,label,predicted,p bar,p disc" and len(table) == 1 + found["num_val"] + found["num_test"]
+    by_name = {line.split(",")[1]: float(line.split(",")[-1]) for line in table[1:]}
+    held_out = next(iter(by_name))
+    line = job("predict", tmp_path / "sweep", shapes / held_out).out.splitlines()[1]
+    label, confidence = line.split()[-2:]
+    positive = by_name[held_out]
+    assert label == ("disc" if positive >= found["threshold"] else "bar")
+    assert float(confidence) == pytest.approx(positive if label == "disc" else 1 - positive, abs=0.01)
 
 
 def test_sample_pictures_are_all_different_and_the_same_for_the_same_seed(tmp_path: Path) -> None:

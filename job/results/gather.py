@@ -1,8 +1,9 @@
 """Rows -> one ranked table -> the summary workbook; needs no torch."""
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import pandas as pd
@@ -11,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from job.errors import MissingInput
-from job.layout import GRID, PASSPORT, SUMMARY, WORKBOOK, digest, read_epochs, read_grid, read_json, read_row
+from job.layout import GRID, NEXT_GRID, PASSPORT, SUMMARY, WORKBOOK, digest, read_epochs, read_grid, read_json, read_row, trial_file
 from job.record import FIGURES, Epoch, Row
+from job.results.compare import hits, judge, next_grid, repeat_notes, repeats, verdict_notes
 from job.results.workbook import settings_of, workbook_bytes
 from job.storage import Folder, join
-from job.trial import MONITORS
+from job.trial import MONITORS, Trial, format_grid
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Summary:
     table: pd.DataFrame
     epochs: dict[str, pd.DataFrame]
     monitor: str
+    repeats: pd.DataFrame
+    next_trials: list[Trial]
+    next_notes: list[str]
     missing: list[str]
     other_pack: list[str]
     failed: list[str]
@@ -40,7 +45,9 @@ class Summary:
 
     def notes(self) -> list[str]:
         """What a reader must know besides the table."""
-        found = []
+        found = [*verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
+        if self.next_trials:
+            found.append(f"{NEXT_GRID} holds these trials: add them with `job sweep --grid SWEEP/{NEXT_GRID} SWEEP`")
         if self.missing:
             found.append(f"{len(self.missing)} of the grid's trials have no row yet: {', '.join(self.missing)}")
         if self.failed:
@@ -62,9 +69,19 @@ def collect(sweep: Folder) -> Summary:
     passport = read_json(sweep, PASSPORT)
     pack_hash = passport["pack_hash"] if passport else Counter(row.pack_hash for row in rows).most_common(1)[0][0]
     table, monitor = rank(rows, pack_hash)
-    return Summary(table, epochs, monitor, missing=[name for name in grid if name not in found],
+    table = judge(table, read_hits(sweep, table[table["rank"].notna()]["trial"]))
+    return Summary(table, epochs, monitor, repeats(table), *next_grid(table), missing=[name for name in grid if name not in found],
                    other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
                    failed=[row.trial for row in rows if row.status == "failed"])
+
+
+def read_hits(sweep: Folder, trials: Iterable[str]) -> dict[str, pd.Series]:
+    """Trial -> which validation pictures it has right, for the trials that left their predictions."""
+    found = {}
+    for trial in trials:
+        with contextlib.suppress(MissingInput):
+            found[trial] = hits(sweep.read(trial_file(trial, "predictions.csv")))
+    return found
 
 
 def natural(name: str) -> tuple[int, str]:
@@ -87,7 +104,8 @@ def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str]:
     monitored = {str(row.settings.get("best_monitor", "val_acc")) for row in rows}
     monitor = monitored.pop() if len(monitored) == 1 else "val_acc"
     keys = [f"best_{monitor}", "best_val_loss", "epochs"]
-    for name in {*keys, *(f"{part}_{figure}" for part in ("best", "median", "last") for figure in FIGURES)}:
+    table["seed"] = table.get("seed", 0)
+    for name in {*keys, "seconds", *(f"{part}_{figure}" for part in ("best", "median", "last") for figure in FIGURES)}:
         table[name] = pd.to_numeric(table[name]) if name in table else float("nan")
     usable = (table["pack_hash"] == pack_hash) & (table["status"] != "failed") & table[keys[0]].notna()
     order = table.assign(unusable=~usable).sort_values(
@@ -105,13 +123,18 @@ def gather(sweep: Folder) -> tuple[Summary, str, str]:
     """
     summary = collect(sweep)
     kept = keep_edited(sweep)
-    data = workbook_bytes(summary.table, summary.epochs, summary.monitor, summary.notes())
+    data = workbook_bytes(summary.table, summary.epochs, summary.repeats, summary.monitor, summary.notes())
     best = summary.best
     # The hash first: should this stop between the two writes, the older workbook only seems edited, and is kept.
-    about = {"workbook_sha256": digest(data), "best": None if best is None else best["trial"], "sorted_by": summary.monitor,
+    about = {"workbook_sha256": digest(data), "best": None if best is None else best["trial"],
+             "sorted_by": summary.monitor, "notes": summary.notes(),
              "missing": summary.missing, "failed": summary.failed, "other_pack": summary.other_pack}
     sweep.write(SUMMARY, (json.dumps(about, indent=1) + "\n").encode())
     sweep.write(WORKBOOK, data)
+    if summary.next_trials:
+        sweep.write(NEXT_GRID, format_grid(summary.next_trials).encode())
+    else:
+        sweep.delete(NEXT_GRID)
     return summary, WORKBOOK, kept
 
 
@@ -131,7 +154,7 @@ def keep_edited(sweep: Folder) -> str:
 
 # The printed table's figures (val_acc and val_loss are the best epoch's) and their formats.
 PRINTED = {"best_val_acc": ".4f", "best_val_loss": ".4f", "best_epoch": ".0f", "test_acc": ".4f", "test_recall": ".4f",
-           "seconds": ".1f"}
+           "p_vs_best": ".3f", "seconds": ".1f"}
 
 
 def shown(value: object, kind: str = "") -> str:

@@ -36,6 +36,8 @@ class Predictor:
     classes: list[str]
     image_size: int
     short_side: int
+    threshold: float | None = None
+    recall: float = 0.0
 
     @torch.inference_mode()
     def predict(self, pictures: Sequence[str]) -> Iterator[Prediction]:
@@ -55,8 +57,15 @@ class Predictor:
             images_NCHW = normalise(crop_centers([picture_HWC], self.image_size).to(self.machine.device))
             with self.machine.autocast():
                 logits_NK = self.model(images_NCHW)
-            confidence, index = logits_NK.double().softmax(1)[0].max(0)
-            yield Prediction(uri, self.classes[int(index)], float(confidence))
+            yield Prediction(uri, *self.decide(logits_NK.double().softmax(1)[0].tolist()))
+
+    def decide(self, probabilities: Sequence[float]) -> tuple[str, float]:
+        """The class and its probability: the likeliest, or for two classes the positive one from the threshold on."""
+        if self.threshold is None:
+            index = max(range(len(probabilities)), key=probabilities.__getitem__)
+        else:
+            index = int(probabilities[1] >= self.threshold)
+        return self.classes[index], probabilities[index]
 
 
 def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
@@ -73,12 +82,16 @@ def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
     machine = choose_machine("auto")
     known = Trial(**{spec.name: settings[spec.name] for spec in fields(Trial) if spec.name in settings})
     model = build_model(known, len(classes), parse_weights(data, join(sweep.uri, name)), machine).eval()
-    return Predictor(trial, model, machine, classes, known.image_size, about["short_side"])
+    return Predictor(trial, model, machine, classes, known.image_size, about["short_side"],
+                     about.get("threshold"), known.recall)
 
 
-def print_predictions(trial: str, predictions: Iterable[Prediction]) -> None:
-    """A line a picture; raises BadData at the end where some could not be read."""
-    print(f"by the best weights of trial {trial}")
+def print_predictions(predictor: Predictor, predictions: Iterable[Prediction]) -> None:
+    """By what it is decided, then a line a picture; raises BadData at the end where some could not be read."""
+    rule = "" if predictor.threshold is None else (
+        f"; {predictor.classes[1]} from a probability of {predictor.threshold:.4f} on, which found "
+        f"{predictor.recall:.0%} of it in validation")
+    print(f"by the best weights of trial {predictor.trial}{rule}")
     bad = 0
     for item in predictions:
         if item.error:

@@ -18,10 +18,15 @@ from job.trial import Trial
 TITLES = {"train_loss": "Train_Loss", "train_acc": "Train_Acc", "val_loss": "Val_Loss", "val_acc": "Val_Acc"}
 CONDENSED = {"lr": "lr", "step_size": "Step Size", "gamma": "Gamma", "momentum": "Momentum", "epochs": "Epoch#",
              "seconds": "Time(s)"}
-SUMMARY_FIGURES = ["best_epoch", "best_val_acc", "best_val_loss", "best_train_acc", "best_train_loss", "test_acc",
-                   "test_loss", "test_precision", "test_recall", "test_f1", "test_false_negatives", "test_confusion",
+SUMMARY_FIGURES = ["best_epoch", "best_val_acc", "best_val_loss", "p_vs_best", "verdict", "best_train_acc",
+                   "best_train_loss", "test_acc", "test_loss", "test_precision", "test_recall", "test_f1",
+                   "test_false_negatives", "test_confusion", "test_roc_auc", "test_average_precision", "last_test_acc",
+                   "last_test_false_negatives", "threshold", "val_recall_at_threshold", "test_acc_at_threshold",
+                   "test_precision_at_threshold", "test_recall_at_threshold", "test_f1_at_threshold",
+                   "test_false_negatives_at_threshold", "test_confusion_at_threshold",
                    *(f"median_{name}" for name in FIGURES), *(f"last_{name}" for name in FIGURES), "epochs_run",
-                   "seconds", "images_per_second", "device", "precision_used", "host", "git_commit", "pack_hash", "cause"]
+                   "seconds", "images_per_second", "device", "precision_used", "host", "git_commit", "pack_hash", "best_reason",
+                   "cause"]
 EPOCH_COLUMN = 3
 FIRST_EPOCH_ROW = 1
 
@@ -32,7 +37,8 @@ WIDEST = 44
 
 def kind_of(name: str) -> str:
     """Which of NUMBERS a column or line has."""
-    if name.endswith(("_loss", "_acc", "_precision", "_recall", "_f1")):
+    name = name.removesuffix("_at_threshold")
+    if name.endswith(("_loss", "_acc", "_precision", "_recall", "_f1", "_auc", "_vs_best", "threshold")):
         return "figure"
     return "seconds" if "second" in name else "plain"
 
@@ -99,11 +105,18 @@ class Page:
         self.sheet.fit_to_pages(1, 0)
 
 
-def workbook_bytes(table: pd.DataFrame, epochs: dict[str, pd.DataFrame], monitor: str, notes: Sequence[str]) -> bytes:
-    """The whole workbook. table: a line a trial, ranked; epochs: trial -> its per-epoch table; notes: lines of text."""
+def workbook_bytes(table: pd.DataFrame, epochs: dict[str, pd.DataFrame], repeats: pd.DataFrame, monitor: str,
+                   notes: Sequence[str]) -> bytes:
+    """The whole workbook.
+
+    table: a line a trial, ranked; epochs: trial -> its per-epoch table; repeats: a line a setting with several seeds, or
+    empty; monitor: the figure that the table is sorted by; notes: lines of text.
+    """
     buffer = io.BytesIO()
     book = Book(buffer)
     summary, condensed = book.page("Summary"), book.page("Condensed")
+    if len(repeats):
+        write_repeats(book.page("Repeats"), repeats)
     in_order = table.iloc[natural_order(table["trial"])]
     pages = {line["trial"]: book.page(f"Trial {line['trial']}") for _, line in in_order.iterrows()}
     medians = {}
@@ -132,7 +145,8 @@ def settings_of(table: pd.DataFrame) -> list[str]:
 
 def write_summary(page: Page, table: pd.DataFrame, monitor: str, notes: Sequence[str]) -> int:
     """A line a trial, the best one first and marked, the notes below; answers the first free row."""
-    columns = ["rank", "trial", "status", *settings_of(table), *(name for name in SUMMARY_FIGURES if name in table)]
+    figures = [name for name in SUMMARY_FIGURES if name in table and has_values(table[name])]
+    columns = ["rank", "trial", "status", *settings_of(table), *figures]
     for column, name in enumerate(columns):
         text = isinstance(table[name].iloc[0], (str, list))
         page.put(0, column, f"{name} *" if name == f"best_{monitor}" else name, "head" if text else "head right")
@@ -149,6 +163,21 @@ def write_summary(page: Page, table: pd.DataFrame, monitor: str, notes: Sequence
     for number, note in enumerate([where, *notes], len(table) + 2):
         page.sheet.write_string(number, 0, note)
     return len(table) + len(notes) + 4
+
+
+def has_values(column: pd.Series) -> bool:
+    """Whether a column has anything to show."""
+    return bool((column.notna() & (column.astype(str) != "")).any())
+
+
+def write_repeats(page: Page, repeats: pd.DataFrame) -> None:
+    """Mean and spread of each setting over its seeds."""
+    for column, name in enumerate(repeats.columns):
+        page.put(0, column, name, "head" if isinstance(repeats[name].iloc[0], str) else "head right")
+    for number, (_, line) in enumerate(repeats.iterrows(), 1):
+        for column, name in enumerate(repeats.columns):
+            page.put(number, column, line[name], kind_of(name))
+    page.close(1, 0)
 
 
 def write_trial(page: Page, line: pd.Series, epochs: pd.DataFrame) -> dict[str, str]:

@@ -1,0 +1,68 @@
+"""A contact sheet of what the net sees: some pictures plain, and beside each how training would augment it."""
+
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from job.data.augment import MEAN, STD, draw
+from job.data.batches import Batches, resize_side
+from job.data.decode import Rejected, read_and_decode
+from job.data.source import Labelled, Source
+from job.errors import BadData
+from job.trial import Trial
+
+ROWS = 6
+VERSIONS = 7
+GAP = 4
+
+
+def contact_sheet(source: Source, trial: Trial) -> bytes:
+    """A PNG: a row a picture (classes in turn), first as validation sees it, then as seven epochs would augment it.
+
+    Raises BadData where none of the pictures can be read.
+    """
+    pictures = []
+    for item in one_of_each_class(source.pictures):
+        _, outcome = read_and_decode(source.folder, item.picture, resize_side(trial.image_size))
+        if not isinstance(outcome, Rejected):
+            pictures.append(torch.from_numpy(outcome.copy()))
+        if len(pictures) == ROWS:
+            break
+    if not pictures:
+        raise BadData(f"{source.uri}: none of its pictures can be read")
+    sizes_N2 = torch.tensor([picture.shape[:2] for picture in pictures])
+    batches = Batches(trial.image_size, torch.device("cpu"), pictures, sizes_N2, torch.zeros(len(pictures)), {}, [], None)
+    indices = torch.arange(len(pictures))
+    columns = [batches.images(indices)]
+    for version in range(VERSIONS):
+        seed = trial.seed + version
+        columns.append(batches.augmented(indices, draw(sizes_N2, trial, torch.Generator().manual_seed(seed)), seed))
+    return to_png(columns, trial.image_size)
+
+
+def one_of_each_class(pictures: Sequence[Labelled]) -> list[Labelled]:
+    """The pictures reordered: the first of each class, then the second of each, and so on."""
+    number_in_class: dict[str, int] = defaultdict(int)
+    order = []
+    for item in pictures:
+        order.append((number_in_class[item.label], item.label, item.picture, item))
+        number_in_class[item.label] += 1
+    return [item for *_, item in sorted(order, key=lambda entry: entry[:3])]
+
+
+def to_png(columns: Sequence[Tensor], size: int) -> bytes:
+    """Normalised images_NCHW, a tensor a column, as one picture."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    step = size + GAP
+    sheet = Image.new("RGB", (step * len(columns) + GAP, step * len(columns[0]) + GAP), "white")
+    for column, images_NCHW in enumerate(columns):
+        for row, image_CHW in enumerate(images_NCHW):
+            pixels = ((image_CHW * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0)
+            sheet.paste(Image.fromarray(pixels.numpy()), (GAP + column * step, GAP + row * step))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()

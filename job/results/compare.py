@@ -1,0 +1,157 @@
+"""Is the winner real? Paired tests against the best trial, means over seeds, and what to try beyond the grid's edge."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import pandas as pd
+
+from job.trial import Trial
+
+TEST = "McNemar's exact test, two-sided, on the same validation pictures"
+LEVEL = 0.05
+FACTOR_LIMITS = {"lr": (2.0, 10.0), "epochs": (1.25, 2.0)}
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The p-value that two classifiers are equally good, from the pictures that only the first or only the second got right.
+
+    Under that hypothesis each such picture is a fair coin (McNemar 1947; the exact binomial form): the two-sided
+    probability of a split at least so uneven. 1 where they never differ.
+    """
+    num, least = only_first + only_second, min(only_first, only_second)
+    log_half = num * math.log(0.5)
+    tail = math.fsum(math.exp(math.lgamma(num + 1) - math.lgamma(k + 1) - math.lgamma(num - k + 1) + log_half)
+                     for k in range(least + 1))
+    return min(1.0, 2 * tail)
+
+
+def hits(predictions: bytes) -> pd.Series:
+    """Which validation pictures a trial's predictions.csv has right: picture -> bool."""
+    table = pd.read_csv(io.BytesIO(predictions), dtype={"picture": str, "label": str, "predicted": str}, keep_default_na=False)
+    table = table[table["split"] == "val"].set_index("picture")
+    return table["label"] == table["predicted"]
+
+
+def judge(table: pd.DataFrame, right: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """The ranked table with `p_vs_best` and `verdict`: best, same as best, or worse; the cheapest of the same is preferred.
+
+    right: trial -> `hits`. A trial without predictions has no p-value and no verdict.
+    """
+    table = table.assign(p_vs_best=float("nan"), verdict="")
+    ranked = table[table["rank"].notna()]
+    if ranked.empty or ranked.iloc[0]["trial"] not in right:
+        return table
+    best = ranked.iloc[0]
+    table.loc[table["rank"] == 1, "verdict"] = "best"
+    for index, line in ranked.iloc[1:].iterrows():
+        if line["trial"] in right:
+            pair = pd.concat([right[best["trial"]], right[line["trial"]]], axis=1, keys=["best", "other"], join="inner")
+            p = mcnemar(int((pair["best"] & ~pair["other"]).sum()), int((pair["other"] & ~pair["best"]).sum()))
+            table.loc[index, "p_vs_best"] = p
+            table.loc[index, "verdict"] = "same as best" if p > LEVEL else "worse"
+    same = table[table["verdict"].isin(["best", "same as best"])]
+    cheapest = same.sort_values(["seconds", "rank"], kind="stable").index[0]
+    if len(same) > 1:
+        table.loc[cheapest, "verdict"] = f"{table.loc[cheapest, 'verdict']}, cheapest: preferred"
+    return table
+
+
+def verdict_notes(table: pd.DataFrame) -> list[str]:
+    """What the verdicts come to, in words."""
+    same = table[table["verdict"].str.startswith("same as best")]
+    if same.empty:
+        return []
+    preferred = table[table["verdict"].str.endswith("preferred")].iloc[0]
+    count = int((table["rank"].notna()).sum())
+    return [f"cannot be told from the best (p > {LEVEL:g}, {TEST}): {len(same)} of the {count - 1} others: "
+            f"{', '.join(same['trial'])}",
+            f"preferred: trial {preferred['trial']}, the cheapest of these and the best ({preferred['seconds']:.0f} s of training)"]
+
+
+def repeats(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and spread over seeds: a line a setting that was trained with several; empty where none was.
+
+    Columns: the settings that vary, num_seeds, then mean and sample standard deviation of each figure.
+    """
+    settings = [spec.name for spec in fields(Trial) if spec.name in table and spec.name not in ("trial", "seed")]
+    ranked = table[table["rank"].notna()]
+    figures = [name for name in ("best_val_acc", "best_val_loss", "test_acc", "seconds") if name in ranked]
+    lines = []
+    for _, group in ranked.groupby(settings, sort=False, dropna=False):
+        if group["seed"].nunique() > 1:
+            line = {name: group.iloc[0][name] for name in settings if name in ("lr", "epochs") or ranked[name].nunique() > 1}
+            line |= {"trials": ", ".join(group["trial"]), "num_seeds": len(group)}
+            for name in figures:
+                values = pd.to_numeric(group[name])
+                line |= {f"mean_{name}": values.mean(), f"std_{name}": values.std()}
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def repeat_notes(found: pd.DataFrame) -> list[str]:
+    """The best setting by its mean over seeds, in words."""
+    if found.empty:
+        return []
+    line = found.sort_values("mean_best_val_acc", ascending=False, kind="stable").iloc[0]
+    return [f"best mean over seeds: trials {line['trials']}, validation accuracy {line['mean_best_val_acc']:.4f} with standard "
+            f"deviation {line['std_best_val_acc']:.4f}; see the sheet Repeats"]
+
+
+def next_values(name: str, values: Sequence[float], best: float) -> list[float]:
+    """Two values beyond the edge of the grid that the best one lies on; none where it lies within, or the grid has one value.
+
+    They continue the grid's own step on that side: its ratio, kept between 2 and 10 for lr, 1.25 and 2 for epochs.
+    """
+    ordered = sorted(set(values))
+    if len(ordered) < 2 or best not in (ordered[0], ordered[-1]):
+        return []
+    high = best == ordered[-1]
+    ratio = ordered[-1] / ordered[-2] if high else ordered[1] / ordered[0]
+    low_limit, high_limit = FACTOR_LIMITS[name]
+    factor = min(max(ratio, low_limit), high_limit) ** (1 if high else -1)
+    found = [best * factor, best * factor**2]
+    if name == "epochs":
+        return [float(value) for value in dict.fromkeys(max(1, round(value)) for value in found) if value != best]
+    return [float(f"{value:.3g}") for value in found]
+
+
+def next_grid(table: pd.DataFrame) -> tuple[list[Trial], list[str]]:
+    """Trials to try next, where the best lr or epochs lies on the edge of the grid, and why; none where it lies within."""
+    ranked = table[table["rank"].notna()]
+    if ranked.empty:
+        return [], []
+    best = as_trial(ranked.iloc[0])
+    used = {str(name) for name in table["trial"]}
+    trials, notes = [], []
+    for name in ("lr", "epochs"):
+        values = [float(value) for value in ranked[name]]
+        found = next_values(name, values, float(getattr(best, name)))
+        if found:
+            edge = "largest" if float(getattr(best, name)) == max(values) else "smallest"
+            notes.append(f"the best {name}, {getattr(best, name):g}, is the {edge} of the grid: try "
+                         f"{' and '.join(f'{value:g}' for value in found)} next")
+            trials += [replace(best, **{"trial": new_name(used, best.trial), name: type(getattr(best, name))(v)}) for v in found]
+    return trials, notes
+
+
+def as_trial(line: pd.Series) -> Trial:
+    """The Trial of a line of the table."""
+    values: dict[str, Any] = {}
+    for spec in fields(Trial):
+        if spec.name in line and pd.notna(line[spec.name]):
+            kind: Any = type(spec.default)
+            values[spec.name] = kind(line[spec.name])
+    return Trial(**values)
+
+
+def new_name(used: set[str], best: str) -> str:
+    """A trial name that is not used: the next number where the names are numbers."""
+    if all(name.isdecimal() for name in used):
+        name = str(max(map(int, used)) + 1)
+    else:
+        name = next(f"{best[:34]}-n{k}" for k in range(1, len(used) + 2) if f"{best[:34]}-n{k}" not in used)
+    used.add(name)
+    return name

@@ -1,0 +1,99 @@
+"""The winner's honesty: the paired test, the cheapest equal, means over seeds, and the grid's edge."""
+
+import math
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from job.results.compare import hits, mcnemar, next_values
+from job.results.gather import gather
+from job.storage import LocalFolder
+from job.trial import Trial, parse_grid
+from test_results import leave_row, make_epochs
+
+
+@pytest.mark.parametrize("first", [0, 1, 3, 10, 400])
+@pytest.mark.parametrize("second", [0, 1, 7, 450])
+def test_mcnemar_is_the_exact_binomial_test(first: int, second: int) -> None:
+    expected = binomtest(first, first + second, 0.5).pvalue if first + second else 1.0
+    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
+
+
+def predictions(wrong: set[int], count: int = 100) -> bytes:
+    lines = [f"val,{i}.jpg,yes,{'no' if i in wrong else 'yes'},0.5,0.5" for i in range(count)]
+    return "\n".join(["split,picture,label,predicted,p no,p yes", "test,t.jpg,yes,no,0.5,0.5", *lines]).encode()
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> LocalFolder:
+    """best: 5 wrong of 100, dear; near: 8 wrong, cheap; far: 40 wrong, cheaper still; old: without predictions."""
+    folder = LocalFolder(str(tmp_path))
+    for name, lr, wrong, seconds in (("best", 0.1, range(5), 100.0), ("near", 0.01, range(3, 11), 50.0),
+                                     ("far", 0.001, range(40), 10.0), ("old", 0.1, None, 1.0)):
+        level = 0.1 if wrong is None else len(wrong) / 100
+        epochs = make_epochs(4, level + 0.001 * (wrong is None))
+        leave_row(folder, Trial(trial=name, lr=lr, epochs=20), epochs, seconds=seconds)
+        if wrong is not None:
+            folder.write(f"trials/{name}/predictions.csv", predictions(set(wrong)))
+    return folder
+
+
+def test_predictions_tell_hits_of_validation_only() -> None:
+    found = hits(predictions({1, 2}, 5))
+    assert found.to_dict() == {"0.jpg": True, "1.jpg": False, "2.jpg": False, "3.jpg": True, "4.jpg": True}
+
+
+def test_equals_of_the_best_are_marked_and_the_cheapest_preferred(sweep: LocalFolder) -> None:
+    summary, _, _ = gather(sweep)
+    table = summary.table.set_index("trial")
+    assert table["verdict"].to_dict() == {"best": "best", "near": "same as best, cheapest: preferred", "old": "", "far": "worse"}
+    # best alone wrong: 0, 1, 2; near alone wrong: 5 to 10.
+    assert table.loc["near", "p_vs_best"] == pytest.approx(binomtest(3, 9, 0.5).pvalue)
+    assert table.loc["far", "p_vs_best"] < 1e-6 and math.isnan(table.loc["old", "p_vs_best"])
+    assert any("cannot be told from the best" in note and "McNemar" in note and note.endswith("near") for note in summary.notes())
+    assert any(note.startswith("preferred: trial near") for note in summary.notes())
+    sheet = openpyxl.load_workbook(sweep.path / "summary.xlsx")["Summary"]
+    assert {"p_vs_best", "verdict"} <= {cell.value for cell in sheet[1]}
+
+
+def test_best_on_the_edge_says_what_to_try_and_writes_that_grid(sweep: LocalFolder) -> None:
+    summary, _, _ = gather(sweep)
+    assert "the best lr, 0.1, is the largest of the grid: try 1 and 10 next" in summary.notes()
+    found = parse_grid((sweep.path / "next-grid.csv").read_text())
+    assert [(trial.trial, trial.lr, trial.epochs) for trial in found] == [("best-n1", 1.0, 20), ("best-n2", 10.0, 20)]
+
+
+def test_best_within_the_grid_asks_for_nothing_and_takes_an_old_next_grid_away(sweep: LocalFolder) -> None:
+    gather(sweep)
+    leave_row(sweep, Trial(trial="high", lr=1.0, epochs=20), make_epochs(4, 0.9))
+    summary, _, _ = gather(sweep)
+    assert summary.next_trials == [] and not (sweep.path / "next-grid.csv").exists()
+
+
+@pytest.mark.parametrize(("name", "values", "best", "expected"), [
+    ("lr", [0.1, 0.01, 0.001], 0.001, [0.0001, 0.00001]), ("lr", [0.1, 0.03], 0.1, [0.333, 1.11]),
+    ("lr", [0.1, 0.09], 0.1, [0.2, 0.4]), ("lr", [1.0, 0.001], 1.0, [10.0, 100.0]), ("lr", [0.1], 0.1, []),
+    ("lr", [0.1, 0.01, 0.001], 0.01, []), ("epochs", [10, 20], 20, [40, 80]), ("epochs", [75, 90], 90, [112, 141]),
+    ("epochs", [1, 2], 1, []), ("epochs", [10, 20], 10, [5, 2])])
+def test_values_to_try_continue_the_grids_own_step(name: str, values: list[float], best: float, expected: list[float]) -> None:
+    assert next_values(name, values, best) == pytest.approx(expected)
+
+
+def test_seeds_give_mean_and_spread_per_setting(tmp_path: Path) -> None:
+    folder = LocalFolder(str(tmp_path))
+    levels = {("a", 0.1, 0): 0.3, ("b", 0.1, 1): 0.36, ("c", 0.1, 2): 0.33, ("d", 0.01, 0): 0.6, ("e", 0.01, 1): 0.6,
+              ("f", 0.001, 0): 0.9}
+    for (name, lr, seed), level in levels.items():
+        leave_row(folder, Trial(trial=name, lr=lr, seed=seed, epochs=4), make_epochs(4, level), test_acc=level)
+    summary, _, _ = gather(folder)
+    found = summary.repeats.set_index("lr")
+    accs = pd.Series([1 - level / 4 / 1.5 for level in (0.3, 0.36, 0.33)])
+    assert list(found.index) == [0.1, 0.01] and found.loc[0.1, "num_seeds"] == 3
+    assert found.loc[0.1, "mean_best_val_acc"] == pytest.approx(accs.mean())
+    assert found.loc[0.1, "std_best_val_acc"] == pytest.approx(accs.std(ddof=1))
+    sheet = openpyxl.load_workbook(tmp_path / "summary.xlsx")["Repeats"]
+    assert sheet.max_row == 3
+    assert any(note.startswith("best mean over seeds: trials a, c, b") for note in summary.notes())
