@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from job.errors import BadConfig, JobError
+from job.errors import BadConfig, JobError, Stopped
 from job.trial import AUGMENTATION, PictureOptions, Trial, format_grid
 
 if TYPE_CHECKING:
     from job.training.display import Display
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Finds the best learning rate and number of epochs for a picture classifier. All state lies in one "
-                       "SWEEP folder, a path or an s3:// URI.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 PICTURE = {spec.name: spec for spec in fields(PictureOptions)}
 Sweep = Annotated[str, typer.Argument(metavar="SWEEP", show_default=False,
@@ -27,69 +25,96 @@ Sweep = Annotated[str, typer.Argument(metavar="SWEEP", show_default=False,
 SOURCE_HELP = "A folder of class folders or a CSV of labels, path or s3:// URI."
 Images = Annotated[str, typer.Option("--images", help="Pictures: a folder of class folders or a CSV of labels, path or s3:// "
                                      "URI. May be left out where the sweep has a pack.", show_default=False)]
-Positive = Annotated[str, typer.Option(help=PICTURE["positive"].metadata["help"], show_default=False)]
-Val = Annotated[float, typer.Option(help=PICTURE["val"].metadata["help"])]
-Test = Annotated[float, typer.Option(help=PICTURE["test"].metadata["help"])]
-SplitSeed = Annotated[int, typer.Option(help=PICTURE["split_seed"].metadata["help"])]
-ShortSide = Annotated[int, typer.Option(help=PICTURE["short_side"].metadata["help"])]
-MaxBad = Annotated[float, typer.Option(help=PICTURE["max_bad"].metadata["help"])]
-DEFAULT = PictureOptions()
 
 
-def picture_options(**values: Any) -> PictureOptions:
-    """The options about pictures; raises BadConfig naming the option."""
-    try:
-        return PictureOptions(**values)
-    except ValueError as error:
-        raise BadConfig(f"--{str(error).replace('_', '-', 1)}") from None
+def picture_option(name: str) -> Any:
+    """An option about pictures; left out, it is what the sweep folder remembers, or the default."""
+    return typer.Option(help=f"{PICTURE[name].metadata['help']}  [default: {PICTURE[name].default!s}]", show_default=False)
+
+
+Positive = Annotated[str | None, typer.Option(help=PICTURE["positive"].metadata["help"], show_default=False)]
+Val = Annotated[float | None, picture_option("val")]
+Test = Annotated[float | None, picture_option("test")]
+SplitSeed = Annotated[int | None, picture_option("split_seed")]
+ShortSide = Annotated[int | None, picture_option("short_side")]
+MaxBad = Annotated[float | None, picture_option("max_bad")]
+
+
+def only_given(**values: Any) -> dict[str, Any]:
+    """The options that were given on the command line; raises BadConfig naming one that is out of its range."""
+    from job.data.prepare import make_options
+
+    given = {name: value for name, value in values.items() if value is not None}
+    make_options(given)
+    return given
 
 
 @app.command()
 def sweep(sweep: Sweep, images: Images = "",
           grid: Annotated[str, typer.Option(help="The trials: a CSV file, path or s3:// URI. May be left out where the "
                                             "sweep has a grid.csv.", show_default=False)] = "",
-          positive: Positive = DEFAULT.positive, val: Val = DEFAULT.val, test: Test = DEFAULT.test,
-          split_seed: SplitSeed = DEFAULT.split_seed, short_side: ShortSide = DEFAULT.short_side,
-          max_bad: MaxBad = DEFAULT.max_bad) -> None:
-    """Do everything on this machine: pack if missing, every trial not yet done, gather."""
+          positive: Positive = None, val: Val = None, test: Test = None, split_seed: SplitSeed = None,
+          short_side: ShortSide = None, max_bad: MaxBad = None) -> None:
+    """Do everything here: pack, trials, gather.
+
+    Makes the pack if it is missing and trains every trial of the grid that has no row yet.
+    """
     from job.data.prepare import ensure_pack
-    from job.layout import adopt_grid
+    from job.layout import load_grid
     from job.storage import open_folder
+    from job.training.checkpoint import check_unchanged
     from job.training.sweep import run_sweep
 
-    options = picture_options(positive=positive, val=val, test=test, split_seed=split_seed, short_side=short_side,
-                              max_bad=max_bad)
+    given = only_given(positive=positive, val=val, test=test, split_seed=split_seed, short_side=short_side, max_bad=max_bad)
     folder = open_folder(sweep)
-    trials = adopt_grid(folder, grid)
+    trials, adopt = load_grid(folder, grid)
     with display() as show:
-        passport = ensure_pack(folder, images, options, show.packing)
+        passport = ensure_pack(folder, images, given, show.packing)
         show.passport(passport)
+        check_unchanged(folder, trials, passport)
+        adopt()
         failures = run_sweep(folder, trials, passport, show)
     print_summary(sweep)
     if failures:
         raise type(failures[0])(f"{len(failures)} of {len(trials)} trials failed; the first: {failures[0]}")
 
 
+def print_version(wanted: bool) -> None:
+    """Print the version and end, where that is wanted."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"trialgrid {version('trialgrid')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_before_the_command(version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True,
+                                                                     callback=print_version)] = False) -> None:
+    """Find the best learning rate and number of epochs for a picture classifier.
+
+    All state lies in one SWEEP folder, a path or an s3:// URI.
+    """
+
+
 @app.command()
 def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default=False,
                                                   help=SOURCE_HELP)],
-            sweep: Sweep, positive: Positive = DEFAULT.positive, val: Val = DEFAULT.val, test: Test = DEFAULT.test,
-            split_seed: SplitSeed = DEFAULT.split_seed, short_side: ShortSide = DEFAULT.short_side,
-            max_bad: MaxBad = DEFAULT.max_bad) -> None:
-    """Decode and split the pictures into the sweep's pack, once."""
+            sweep: Sweep, positive: Positive = None, val: Val = None, test: Test = None, split_seed: SplitSeed = None,
+            short_side: ShortSide = None, max_bad: MaxBad = None) -> None:
+    """Decode and split pictures into the pack, once."""
     from job.data.prepare import ensure_pack
     from job.storage import open_folder
 
-    options = picture_options(positive=positive, val=val, test=test, split_seed=split_seed, short_side=short_side,
-                              max_bad=max_bad)
+    given = only_given(positive=positive, val=val, test=test, split_seed=split_seed, short_side=short_side, max_bad=max_bad)
     with display() as show:
-        show.passport(ensure_pack(open_folder(sweep), source, options, show.packing))
+        show.passport(ensure_pack(open_folder(sweep), source, given, show.packing))
 
 
 @app.command()
 def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's name in SWEEP/grid.csv.", show_default=False)],
           images: Images = "") -> None:
-    """Train one trial of SWEEP/grid.csv, or go on with it: what one Kubernetes Job runs."""
+    """Train one trial of the grid, or go on with it."""
     from job.data.prepare import ensure_pack
     from job.layout import read_grid
     from job.storage import open_folder
@@ -100,13 +125,13 @@ def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's nam
     if trial not in trials:
         raise BadConfig(f"{folder.uri}/grid.csv has no trial {trial!r}; its trials are {', '.join(trials)}")
     with display() as show:
-        passport = ensure_pack(folder, images, DEFAULT, show.packing)
+        passport = ensure_pack(folder, images, {}, show.packing)
         attempt(folder, trials[trial], passport, show)
 
 
 @app.command()
 def gather(sweep: Sweep) -> None:
-    """Merge the metrics rows into SWEEP/summary.xlsx; half a sweep will do."""
+    """Merge the rows into the summary workbook."""
     print_summary(sweep)
 
 
@@ -115,7 +140,10 @@ def predict(sweep: Sweep, pictures: Annotated[list[str], typer.Argument(metavar=
                                                                        show_default=False)],
             trial: Annotated[str, typer.Option(help="Use this trial's best weights, not the best trial's.",
                                                show_default=False)] = "") -> None:
-    """Say what is on each picture, and how sure: class and confidence by the best trial's best weights."""
+    """Say what is on pictures, and how sure.
+
+    Class and confidence by the best trial's best weights.
+    """
     from job.results.predict import load_predictor, print_predictions
     from job.storage import open_folder
 
@@ -125,7 +153,7 @@ def predict(sweep: Sweep, pictures: Annotated[list[str], typer.Argument(metavar=
 
 @app.command()
 def status(sweep: Sweep) -> None:
-    """Show what each trial of the sweep is doing, from the folder alone."""
+    """Show what each trial is doing."""
     from job.cluster.status import print_status, sweep_status
     from job.storage import open_folder
 
@@ -136,7 +164,7 @@ def status(sweep: Sweep) -> None:
 def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to fill.", show_default=False)],
            num: Annotated[int, typer.Option(help="How many pictures.", min=20, max=100_000)] = 400,
            seed: Annotated[int, typer.Option(help="Another number draws other pictures.", min=0)] = 0) -> None:
-    """Draw sample pictures of phones and other appliances, in class folders."""
+    """Draw sample pictures, in class folders."""
     from job.data.sample import draw_pictures
     from job.storage import open_folder
 
@@ -149,7 +177,10 @@ def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder 
 
 
 def grid(**values: list[Any]) -> None:
-    """Print a grid as CSV: every combination of the given values, numbered."""
+    """Print a grid: every combination of values.
+
+    Repeat an option to give it several values: --lr 0.1 --lr 0.01. The trials are numbered.
+    """
     import itertools
 
     given = {name: found for name, found in values.items() if found}
@@ -163,7 +194,10 @@ def grid(**values: list[Any]) -> None:
 
 def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
             out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"), **values: Any) -> None:
-    """Draw a contact sheet of what the net will see: pictures plain, and augmented by the given settings."""
+    """Draw a sheet of what the net will see.
+
+    A row a picture: plain, as validation sees it, then augmented by the given settings.
+    """
     from job.data.sheet import contact_sheet
     from job.data.source import read_source
 
@@ -171,7 +205,7 @@ def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_
         trial = Trial(weights="none", model="mlp", **values)
     except ValueError as error:
         raise BadConfig(f"--{str(error).replace('_', '-', 1)}") from None
-    out.write_bytes(contact_sheet(read_source(source, DEFAULT), trial))
+    out.write_bytes(contact_sheet(read_source(source, PictureOptions()), trial))
     typer.echo(f"{out}: each row is one picture, first as validation sees it, then as training may")
 
 
@@ -182,8 +216,8 @@ def with_trial_options(command: Any, names: Sequence[str], repeatable: bool) -> 
         if spec.name in names:
             assert spec.default is not MISSING
             kind: Any = type(spec.default)
-            option = typer.Option(f"--{spec.name.replace('_', '-')}", help=spec.metadata["help"],
-                                  show_default=str(spec.default))
+            text = f"{spec.metadata['help']}  [default: {'no' if spec.default is False else spec.default}]"
+            option = typer.Option(f"--{spec.name.replace('_', '-')}", help=text, show_default=False)
             annotation: Any = Annotated[list[kind] if repeatable else kind, option]
             own.append(inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
                                          default=[] if repeatable else spec.default))
@@ -227,8 +261,9 @@ def main() -> None:
     except JobError as error:
         print(f"job: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    except (KeyboardInterrupt, typer.Abort):
+        print("job: stopped; the same command goes on from what is there", file=sys.stderr)
+        sys.exit(Stopped.exit_code)
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from job.errors import BadConfig, MissingInput
@@ -40,15 +41,17 @@ def read_grid(folder: Folder, name: str = GRID) -> list[Trial]:
         raise MissingInput(f"{error}; a grid is a CSV file such as `job grid --lr 0.1 --lr 0.01 --epochs 10` prints") from None
 
 
-def adopt_grid(sweep: Folder, uri: str) -> list[Trial]:
-    """The sweep's trials; with the path or URI of a grid, that one is checked and becomes the sweep's grid.csv."""
-    if uri:
-        folder_uri, name = split_uri(uri)
-        source = open_folder(folder_uri)
-        trials = read_grid(source, name)
-        sweep.write(GRID, source.read(name))
-        return trials
-    return read_grid(sweep)
+def load_grid(sweep: Folder, uri: str) -> tuple[list[Trial], Callable[[], None]]:
+    """The trials of the grid at a path or URI, or of the sweep's own, and what makes it the sweep's grid.csv.
+
+    The second is to be called once all else is known to be right.
+    """
+    if not uri:
+        return read_grid(sweep), lambda: None
+    folder_uri, name = split_uri(uri)
+    source = open_folder(folder_uri)
+    trials, text = read_grid(source, name), source.read(name)
+    return trials, lambda: sweep.write(GRID, text)
 
 
 def read_row(folder: Folder, trial: str) -> Row | None:

@@ -97,7 +97,9 @@ def local_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors into ours."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except IsADirectoryError:
+        raise MissingInput(f"{path}: a folder, where a file is needed") from None
+    except (FileNotFoundError, NotADirectoryError):
         raise MissingInput(f"{path}: there is no such file") from None
     except PermissionError as error:
         raise AccessDenied(f"{path}: {error.strerror}; give this user the right to it, or name another folder") from None

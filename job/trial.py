@@ -64,9 +64,9 @@ class Trial:
                             least=0, most=0.95)
     batch_norm: bool = option(False, "batch normalisation in the mlp's hidden layers")
     optimizer: str = option("sgd", "sgd or adam", choices=("sgd", "adam"))
-    momentum: float = option(0.9, "of sgd", least=0, most=0.9999)
-    weight_decay: float = option(0.0, "of sgd and adam", least=0)
-    schedule: str = option("step", "of the learning rate: step, constant, or cosine (falls to 0 at the last epoch)",
+    momentum: float = option(0.9, "momentum of sgd", least=0, most=0.9999)
+    weight_decay: float = option(0.0, "weight decay of sgd and adam", least=0)
+    schedule: str = option("step", "how the learning rate goes on: step, constant, or cosine (falls to 0 at the last epoch)",
                            choices=("step", "constant", "cosine"))
     step_size: int = option(7, "epochs after which the schedule step multiplies the learning rate by gamma", least=1)
     gamma: float = option(0.1, "factor of the schedule step", above=0)
@@ -87,12 +87,14 @@ class Trial:
     stop_mode: str = option("auto", "whether that figure is best at its min or max; auto: by its name", choices=MODES)
     stop_min_delta: float = option(0.0, "the least change that counts as an improvement", least=0)
     stop_patience: int = option(0, "epochs without improvement after which training stops", least=0)
-    best_monitor: str = option("val_acc", "the figure whose best epoch's weights are kept", choices=tuple(MONITORS))
+    best_monitor: str = option("val_acc", "the figure whose best epoch's weights are kept: val_loss, val_acc, train_loss or "
+                               "train_acc", choices=tuple(MONITORS))
     best_mode: str = option("auto", "whether that figure is best at its min or max; auto: by its name", choices=MODES)
     recall: float = option(0.0, "wanted recall of the positive class of two: sets the decision threshold; 0: threshold 0.5",
                            least=0, most=1)
-    seed: int = option(0, "of the initial weights, the order of pictures, augmentation and dropout", least=0, most=2**32 - 1)
-    precision: str = option("auto", "auto: bf16 where the processor has it in hardware", choices=("auto", "fp32", "bf16"))
+    seed: int = option(0, "seed of the initial weights, the order of pictures, augmentation and dropout", least=0, most=2**32 - 1)
+    precision: str = option("auto", "fp32, bf16, or auto: bf16 where the processor has it in hardware",
+                            choices=("auto", "fp32", "bf16"))
 
     def __post_init__(self) -> None:
         check(self)
@@ -164,6 +166,8 @@ def read_columns(header: list[str]) -> list[str]:
     """The grid's column names, checked against Trial's fields; raises GridError."""
     known = [spec.name for spec in fields(Trial)]
     names = [name.strip() for name in header]
+    if len(names) == 1 and ";" in names[0]:
+        raise GridError("line 1: the columns are separated by ';'; save it with ',' between them")
     for position, name in enumerate(names, 1):
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from job.results.compare import hits, mcnemar, next_values
+from job.results.compare import hits, mcnemar, next_values, validation_predictions
 from job.results.gather import gather
 from job.storage import LocalFolder
 from job.trial import Trial, parse_grid
@@ -42,7 +42,7 @@ def sweep(tmp_path: Path) -> LocalFolder:
 
 
 def test_predictions_tell_hits_of_validation_only() -> None:
-    found = hits(predictions({1, 2}, 5))
+    found = hits(validation_predictions(predictions({1, 2}, 5)))
     assert found.to_dict() == {"0.jpg": True, "1.jpg": False, "2.jpg": False, "3.jpg": True, "4.jpg": True}
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def quiet(done: int, total: int) -> None:
 
 
 def pack(source: Path | str, sweep: Path | str, options: PictureOptions = SMALL) -> Passport:
-    return ensure_pack(open_folder(str(sweep)), str(source), options, quiet)
+    given = {name: value for name, value in asdict(options).items() if value != getattr(PictureOptions(), name)}
+    return ensure_pack(open_folder(str(sweep)), str(source), given, quiet)
 
 
 def splits_of(sweep: Path, passport: Passport) -> dict[str, str]:
@@ -89,8 +91,8 @@ def test_validation_is_drawn_from_train_where_folders_give_none() -> None:
 
 def test_pack_is_the_same_from_every_folder_and_process(shapes: Path, tmp_path: Path) -> None:
     first = pack(shapes, tmp_path / "one")
-    code = ("from job.data.prepare import ensure_pack; from job.storage import open_folder; from job.trial import PictureOptions\n"
-            f"print(ensure_pack(open_folder({str(tmp_path / 'two')!r}), {str(shapes)!r}, PictureOptions(short_side=48),"
+    code = ("from job.data.prepare import ensure_pack; from job.storage import open_folder\n"
+            f"print(ensure_pack(open_folder({str(tmp_path / 'two')!r}), {str(shapes)!r}, {{'short_side': 48}},"
             " lambda a, b: None).pack_hash)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment(), check=True)
     assert done.stdout.strip() == first.pack_hash
@@ -183,7 +185,9 @@ def test_pack_of_other_pictures_or_options_is_not_taken_silently(shapes: Path, t
     pack(shapes, tmp_path / "sweep")
     with pytest.raises(BadConfig, match="positive was '', now 'bar'"):
         pack(shapes, tmp_path / "sweep", PictureOptions(short_side=48, positive="bar"))
-    assert pack("", tmp_path / "sweep").num_pictures == 40
+    with pytest.raises(BadConfig, match="split_seed was 0, now 3"):
+        ensure_pack(open_folder(str(tmp_path / "sweep")), "", {"split_seed": 3}, quiet)
+    assert ensure_pack(open_folder(str(tmp_path / "sweep")), "", {}, quiet).num_pictures == 40
 
 
 def test_sweep_without_pack_or_pictures_says_what_to_name(tmp_path: Path) -> None:
@@ -197,8 +201,8 @@ def test_killed_builders_source_is_remembered(shapes: Path, tmp_path: Path) -> N
             raise TryAgain("no space")
 
     with pytest.raises(TryAgain):
-        ensure_pack(Full(str(tmp_path / "sweep")), str(shapes), PictureOptions(short_side=50), quiet)
-    passport = pack("", tmp_path / "sweep")
+        ensure_pack(Full(str(tmp_path / "sweep")), str(shapes), {"short_side": 50}, quiet)
+    passport = ensure_pack(open_folder(str(tmp_path / "sweep")), "", {}, quiet)
     assert passport.options["short_side"] == 50 and passport.num_pictures == 40
 
 

@@ -182,6 +182,9 @@ def test_long_and_odd_trial_names_make_allowed_sheets(tmp_path: Path) -> None:
 
 
 def test_sweep_without_rows_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match="is this a sweep's folder"):
+        gather(open_folder(str(tmp_path)))
+    (tmp_path / "grid.csv").write_text("trial,lr\n1,0.1\n")
     with pytest.raises(MissingInput, match="job status"):
         gather(open_folder(str(tmp_path)))
 

@@ -146,7 +146,10 @@ def test_changed_settings_under_an_old_name_are_refused_not_mixed(shapes: Path, 
     before = row(sweep, "1")
     done = job("sweep", "--grid", make_grid(lr=[0.03], epochs=[1]), sweep)
     assert done.code == 78 and "lr was 0.02, now 0.03" in done.err
-    assert row(sweep, "1") == before
+    assert row(sweep, "1") == before and "0.02" in (sweep / "grid.csv").read_text()
+    assert job("sweep", "--positive", "bar", sweep).code == 78
+    shorter = job("sweep", "--grid", make_grid(lr=[0.01], epochs=[1], trial=["other"]), sweep)
+    assert shorter.code == 0 and job("status", sweep).out.count(" done ") == 2
 
 
 def test_train_builds_the_pack_and_names_unknown_trials(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:

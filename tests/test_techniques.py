@@ -19,7 +19,7 @@ from job.training.evaluate import average_precision, choose_threshold, figures_a
 from job.training.fit import Evaluation, class_weights, fit, lr_of, new_state
 from job.training.model import build_model, choose_machine, set_training
 from job.training.stopping import is_better, stopped_early, why_best
-from job.trial import GridError, PictureOptions, Trial, parse_grid
+from job.trial import GridError, Trial, parse_grid
 
 MLP = Trial(trial="1", model="mlp", weights="none", image_size=16, batch_size=8, epochs=2)
 
@@ -93,7 +93,7 @@ def test_best_checkpoint_goes_its_own_way_and_names_ties() -> None:
 @pytest.fixture(scope="module")
 def packed(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Batches:
     sweep = open_folder(str(tmp_path_factory.mktemp("sweep")))
-    passport = ensure_pack(sweep, str(shapes), PictureOptions(short_side=resize_side(40)), lambda done, total: None)
+    passport = ensure_pack(sweep, str(shapes), {"short_side": resize_side(40)}, lambda done, total: None)
     return load_batches(sweep, passport, replace(MLP, image_size=40), torch.device("cpu"))
 
 

@@ -24,7 +24,7 @@ from job.training.events import end_events, epoch_events, file_name, start_event
 from job.training.fit import Evaluation, State, evaluate, fit, lr_of, new_state
 from job.training.model import Machine, build_model, choose_machine, cpu_has_bf16, imagenet_weights, parse_weights
 from job.training.stopping import is_better
-from job.trial import PictureOptions, Trial
+from job.trial import Trial
 
 TRIAL = Trial(trial="1", lr=0.05, epochs=3, batch_size=8, image_size=40, weights="none", step_size=2)
 PACK = "p" * 64
@@ -33,7 +33,7 @@ PACK = "p" * 64
 @pytest.fixture(scope="module")
 def packed(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, Passport]:
     sweep = open_folder(str(tmp_path_factory.mktemp("sweep")))
-    return sweep, ensure_pack(sweep, str(shapes), PictureOptions(short_side=resize_side(40)), lambda done, total: None)
+    return sweep, ensure_pack(sweep, str(shapes), {"short_side": resize_side(40)}, lambda done, total: None)
 
 
 def begin(packed: tuple[Folder, Passport], trial: Trial = TRIAL) -> tuple[Machine, Batches, State]:
@@ -165,7 +165,7 @@ def test_picture_size_beyond_the_pack_is_refused_with_the_size_it_needs(packed: 
 
 def test_smaller_pictures_are_made_from_a_larger_pack(shapes: Path, tmp_path: Path) -> None:
     sweep = open_folder(str(tmp_path))
-    passport = ensure_pack(sweep, str(shapes), PictureOptions(short_side=128), lambda done, total: None)
+    passport = ensure_pack(sweep, str(shapes), {"short_side": 128}, lambda done, total: None)
     batches = load_batches(sweep, passport, TRIAL, torch.device("cpu"))
     assert batches.sizes_N2.min(1).values.unique().tolist() == [resize_side(40)]
     assert batches.images(batches.indices["val"]).shape[1:] == (3, 40, 40)

@@ -3,15 +3,15 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from job.errors import MissingInput
 from job.layout import read_epochs, read_grid, read_row, trial_file
+from job.results.gather import console
 from job.storage import Folder
 from job.trial import Trial
 
@@ -21,7 +21,7 @@ SILENT_SECONDS = 60
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """One trial's state (waiting, running, interrupted, done, diverged, failed) and last figures."""
+    """One trial's state (waiting, running, stopped, interrupted, done, diverged, failed) and last figures."""
 
     trial: Trial
     state: str
@@ -35,8 +35,14 @@ class TrialStatus:
 
 
 def sweep_status(sweep: Folder) -> list[TrialStatus]:
-    """The state of each trial of the sweep's grid; raises MissingInput where there is no grid."""
-    return [trial_status(sweep, trial) for trial in read_grid(sweep)]
+    """The state of each trial of the sweep's grid, and of those beside it; raises MissingInput where there is no grid."""
+    trials = read_grid(sweep)
+    known = {trial.trial for trial in trials}
+    others = {name.split("/")[1] for name in sweep.names("trials/") if name.endswith("/row.json")} - known
+    for name in sorted(others):
+        if row := read_row(sweep, name):
+            trials.append(Trial(**{spec.name: row.settings[spec.name] for spec in fields(Trial) if spec.name in row.settings}))
+    return [trial_status(sweep, trial) for trial in trials]
 
 
 def trial_status(sweep: Folder, trial: Trial) -> TrialStatus:
@@ -49,21 +55,22 @@ def trial_status(sweep: Folder, trial: Trial) -> TrialStatus:
     except MissingInput:
         return TrialStatus(trial, "waiting")
     silent = (datetime.now(UTC) - datetime.fromisoformat(beat["at"])).total_seconds()
+    state = "stopped" if beat["stopped"] else "running" if silent < SILENT_SECONDS else "interrupted"
     epochs = read_epochs(sweep, trial.trial)
     last = epochs[-1] if epochs else None
     pace = (last.train_seconds or 0) + (last.val_seconds or 0) if last else None
     left = trial.epochs - beat["epoch"] - beat["step"] / max(1, beat["num_steps"])
     return TrialStatus(
-        trial, "running" if silent < SILENT_SECONDS else "interrupted", beat["epoch"], last.val_loss if last else None,
+        trial, state, beat["epoch"], last.val_loss if last else None,
         last.val_acc if last else None, last.images_per_second if last else None,
-        left * pace if pace and silent < SILENT_SECONDS else None, beat["host"])
+        left * pace if pace and state == "running" else None, beat["host"])
 
 
 def print_status(found: Sequence[TrialStatus]) -> None:
     """A table of the trials, and how many are in which state."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("trial", "lr", "state", "epoch", "val loss", "val acc", "pictures/s", "minutes left", "where", "cause"):
-        table.add_column(name, justify="left" if name in ("trial", "state", "where", "cause") else "right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("trial", "lr", "state", "epoch", "last val loss", "last val acc", "pictures/s", "minutes left", "where"):
+        table.add_column(name, justify="left" if name in ("trial", "state", "where") else "right")
 
     def figure(value: float | None, kind: str) -> str:
         return "" if value is None else format(value, kind)
@@ -71,9 +78,11 @@ def print_status(found: Sequence[TrialStatus]) -> None:
     for item in found:
         left = None if item.seconds_left is None else item.seconds_left / 60
         table.add_row(item.trial.trial, f"{item.trial.lr:g}", item.state, f"{item.epoch}/{item.trial.epochs}",
-                      figure(item.val_loss, ".4f"), figure(item.val_acc, ".4f"), figure(item.images_per_second, ".0f"),
-                      figure(left, ".1f"), item.where, item.cause)
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+                      figure(item.val_loss, ".3f"), figure(item.val_acc, ".3f"), figure(item.images_per_second, ".0f"),
+                      figure(left, ".1f"), item.where)
+    console().print(table)
+    for item in found:
+        if item.cause:
+            print(f"trial {item.trial.trial} {item.state}: {item.cause}")
     counts = Counter(item.state for item in found)
     print(", ".join(f"{count} {state}" for state, count in counts.items()))

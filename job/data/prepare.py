@@ -1,9 +1,10 @@
 """The pack of a sweep folder: the one that is there, or a new one from the pictures that the sweep names."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from job.data.pack import Passport, build_pack, read_passport
 from job.data.source import read_source
@@ -13,26 +14,34 @@ from job.storage import Folder
 from job.trial import PictureOptions
 
 
-def ensure_pack(sweep: Folder, images: str, options: PictureOptions, progress: Callable[[int, int], None]) -> Passport:
+def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: Callable[[int, int], None]) -> Passport:
     """The sweep's pack, built first where it is missing.
 
-    `images` is the source's path or URI, or '' for the one that the sweep folder remembers. Raises BadConfig where a
-    pack of other pictures or options stands there already, MissingInput where there is neither pack nor source.
+    images: the source's path or URI, or '' for the one that the sweep folder remembers; given: the PictureOptions that
+    were asked for, the others being remembered or at their defaults. Raises BadConfig where a pack of other pictures or
+    options stands there already, MissingInput where there is neither pack nor source.
     """
-    asked = {"images": absolute(images), **asdict(options)} if images else None
+    asked = {**({"images": absolute(images)} if images else {}), **given}
     passport = read_passport(sweep)
     if passport:
-        if asked:
-            compare({"images": passport.source, **passport.options}, asked, sweep.uri)
+        compare({"images": passport.source, **passport.options}, asked, sweep.uri)
         return passport
-    if asked:
-        sweep.write(SOURCE, (json.dumps(asked, indent=1) + "\n").encode())
-    else:
-        asked = read_json(sweep, SOURCE)
-        if not asked:
-            raise MissingInput(f"{sweep.uri}: no pack and no pictures to make it from; name them with --images")
-        options = PictureOptions(**{key: value for key, value in asked.items() if key != "images"})
-    return build_pack(read_source(asked["images"], options), sweep, options, progress)
+    asked = {**(read_json(sweep, SOURCE) or {}), **asked}
+    if "images" not in asked:
+        raise MissingInput(f"{sweep.uri}: no pack and no pictures to make it from; name them with --images")
+    options = make_options({key: value for key, value in asked.items() if key != "images"})
+    source = read_source(asked["images"], options)
+    # Whoever comes after a killed builder can begin again from this.
+    sweep.write(SOURCE, (json.dumps({"images": asked["images"], **asdict(options)}, indent=1) + "\n").encode())
+    return build_pack(source, sweep, options, progress)
+
+
+def make_options(values: Mapping[str, Any]) -> PictureOptions:
+    """The options about pictures; raises BadConfig naming the option."""
+    try:
+        return PictureOptions(**values)
+    except (ValueError, TypeError) as error:
+        raise BadConfig(f"--{str(error).replace('_', '-', 1)}") from None
 
 
 def absolute(uri: str) -> str:

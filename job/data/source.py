@@ -42,19 +42,21 @@ def read_source(uri: str, options: PictureOptions) -> Source:
     """
     if uri.lower().endswith(".csv"):
         folder_uri, name = split_uri(uri)
-        folder = open_folder(folder_uri)
+        folder, hint = open_folder(folder_uri), ""
         pictures, missing = list_csv(folder, name)
     else:
         folder = open_folder(uri)
         pictures, missing = list_class_folders(folder), []
+        tables = [name for name in folder.names() if name.lower().endswith(".csv") and "/" not in name]
+        hint = f" (or name the labels: {join(uri, tables[0])})" if tables else ""
     if not pictures and not missing:
-        raise MissingInput(f"{uri}: no pictures; name a folder with a folder for each class, or a CSV file of labels")
+        raise MissingInput(f"{uri}: no pictures; name a folder with a folder for each class, or a CSV file of labels{hint}")
     pictures, missing = (relabel(items, options.positive, uri) for items in (pictures, missing))
     classes = sorted({item.label for item in pictures})
     if options.positive:
         classes = [OTHER, options.positive]
     if len({item.label for item in pictures}) < 2:
-        raise BadData(f"{uri}: only one class, {classes[0] if classes else 'none'!r}; a classifier needs two or more")
+        raise BadData(f"{uri}: only one class, {classes[0] if classes else 'none'!r}; a classifier needs two or more{hint}")
     return Source(uri, folder, pictures, missing, classes)
 
 
@@ -118,6 +120,8 @@ def read_labels(text: str, where: str) -> dict[str, str]:
     try:
         for number, cells in enumerate(skip_blank(lines)):
             here = f"{where}, line {lines.line_num}"
+            if len(cells) == 1 and ";" in cells[0]:
+                raise BadData(f"{here}: the columns are separated by ';'; save it with ',' between them")
             if len(cells) != 2:
                 raise BadData(f"{here}: {len(cells)} columns; two are needed, the picture's file name and its label")
             picture, label = cells[0].strip(), cells[1].strip()

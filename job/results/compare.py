@@ -28,11 +28,29 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def hits(predictions: bytes) -> pd.Series:
-    """Which validation pictures a trial's predictions.csv has right: picture -> bool."""
-    table = pd.read_csv(io.BytesIO(predictions), dtype={"picture": str, "label": str, "predicted": str}, keep_default_na=False)
-    table = table[table["split"] == "val"].set_index("picture")
-    return table["label"] == table["predicted"]
+def validation_predictions(data: bytes) -> pd.DataFrame:
+    """The validation pictures of a trial's predictions.csv, by name: label and predicted class."""
+    table = pd.read_csv(io.BytesIO(data), dtype={"picture": str, "label": str, "predicted": str}, keep_default_na=False)
+    return table[table["split"] == "val"].set_index("picture")[["label", "predicted"]]
+
+
+def hits(predictions: pd.DataFrame) -> pd.Series:
+    """Which validation pictures a trial has right: picture -> bool."""
+    return predictions["label"] == predictions["predicted"]
+
+
+def baseline_notes(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame]) -> list[str]:
+    """What always saying the commonest class would reach, and whether the best trial does more than that."""
+    best = next(iter(table[table["rank"] == 1]["trial"].astype(str)), "")
+    if best not in predictions:
+        return []
+    found = predictions[best]
+    commonest, count = found["label"].value_counts().index[0], found["label"].value_counts().iloc[0]
+    notes = [f"always saying {commonest!r} would be right for {count / len(found):.4f} of the {len(found)} validation pictures"]
+    never = sorted(set(found["label"]) - set(found["predicted"]))
+    if never:
+        notes.append(f"WARNING: the best trial, {best}, never finds {', '.join(map(repr, never))} in validation")
+    return notes
 
 
 def judge(table: pd.DataFrame, right: Mapping[str, pd.Series]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -14,7 +15,16 @@ from rich.table import Table
 from job.errors import MissingInput
 from job.layout import GRID, NEXT_GRID, PASSPORT, SUMMARY, WORKBOOK, digest, read_epochs, read_grid, read_json, read_row, trial_file
 from job.record import FIGURES, Epoch, Row
-from job.results.compare import hits, judge, next_grid, repeat_notes, repeats, verdict_notes
+from job.results.compare import (
+    baseline_notes,
+    hits,
+    judge,
+    next_grid,
+    repeat_notes,
+    repeats,
+    validation_predictions,
+    verdict_notes,
+)
 from job.results.workbook import settings_of, workbook_bytes
 from job.storage import Folder, join
 from job.trial import MONITORS, Trial, format_grid
@@ -30,6 +40,7 @@ class Summary:
     table: pd.DataFrame
     epochs: dict[str, pd.DataFrame]
     monitor: str
+    baseline: list[str]
     repeats: pd.DataFrame
     next_trials: list[Trial]
     next_notes: list[str]
@@ -43,15 +54,23 @@ class Summary:
         first = self.table[self.table["rank"] == 1]
         return None if first.empty else first.iloc[0]
 
+    @property
+    def positive(self) -> str:
+        """The class that precision, recall and false negatives speak of, where there are two; '' where they are means."""
+        for classes in self.table.get("classes", ()):
+            return str(classes[-1]) if len(classes) == 2 else ""
+        return ""
+
     def notes(self) -> list[str]:
         """What a reader must know besides the table."""
-        found = [*verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
+        found = [*self.baseline, *verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
         if self.next_trials:
             found.append(f"{NEXT_GRID} holds these trials: add them with `job sweep --grid SWEEP/{NEXT_GRID} SWEEP`")
         if self.missing:
             found.append(f"{len(self.missing)} of the grid's trials have no row yet: {', '.join(self.missing)}")
         if self.failed:
-            found.append(f"{len(self.failed)} failed: {', '.join(self.failed)}; see the column cause")
+            causes = self.table.set_index("trial")["cause"]
+            found += [f"trial {name} failed: {causes[name]}" for name in self.failed]
         if self.other_pack:
             found.append(f"not ranked, for their rows are of another pack: {', '.join(self.other_pack)}")
         return found
@@ -64,23 +83,27 @@ def collect(sweep: Folder) -> Summary:
     names = [name for name in grid if name in found] + sorted(found.difference(grid), key=natural)
     rows = [row for name in names if (row := read_row(sweep, name))]
     if not rows:
-        raise MissingInput(f"{sweep.uri}: no trial has a row yet; `job status` says how far they are")
+        hint = "`job status` says how far they are" if grid else "and there is no grid.csv: is this a sweep's folder?"
+        raise MissingInput(f"{sweep.uri}: no trial has a row yet; {hint}")
     epochs = {row.trial: epochs_table(read_epochs(sweep, row.trial)) for row in rows}
     passport = read_json(sweep, PASSPORT)
     pack_hash = passport["pack_hash"] if passport else Counter(row.pack_hash for row in rows).most_common(1)[0][0]
     table, monitor = rank(rows, pack_hash)
-    table = judge(table, read_hits(sweep, table[table["rank"].notna()]["trial"]))
-    return Summary(table, epochs, monitor, repeats(table), *next_grid(table), missing=[name for name in grid if name not in found],
+    predictions = read_predictions(sweep, table[table["rank"].notna()]["trial"])
+    table = judge(table, {name: hits(found) for name, found in predictions.items()})
+    next_trials, next_notes = next_grid(table)
+    return Summary(table, epochs, monitor, baseline_notes(table, predictions), repeats(table), next_trials, next_notes,
+                   missing=[name for name in grid if name not in found],
                    other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
                    failed=[row.trial for row in rows if row.status == "failed"])
 
 
-def read_hits(sweep: Folder, trials: Iterable[str]) -> dict[str, pd.Series]:
-    """Trial -> which validation pictures it has right, for the trials that left their predictions."""
+def read_predictions(sweep: Folder, trials: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Trial -> its predictions on the validation pictures, for the trials that left them."""
     found = {}
     for trial in trials:
         with contextlib.suppress(MissingInput):
-            found[trial] = hits(sweep.read(trial_file(trial, "predictions.csv")))
+            found[trial] = validation_predictions(sweep.read(trial_file(trial, "predictions.csv")))
     return found
 
 
@@ -152,38 +175,48 @@ def keep_edited(sweep: Folder) -> str:
     return name
 
 
-# The printed table's figures (val_acc and val_loss are the best epoch's) and their formats.
-PRINTED = {"best_val_acc": ".4f", "best_val_loss": ".4f", "best_epoch": ".0f", "test_acc": ".4f", "test_recall": ".4f",
-           "p_vs_best": ".3f", "seconds": ".1f"}
+# The printed table's figures: heading, format. val and epoch are the best epoch's.
+PRINTED = {"best_val_acc": ("best val acc", ".3f"), "best_val_loss": ("its val loss", ".3f"), "best_epoch": ("at epoch", ".0f"),
+           "test_acc": ("test acc", ".3f"), "test_recall": ("test recall", ".3f"), "p_vs_best": ("p vs best", ".3f"),
+           "seconds": ("seconds", ".1f")}
 
 
 def shown(value: object, kind: str = "") -> str:
     """A cell of the printed table: nothing where there is no value."""
-    return "" if value is None or pd.isna(value) else format(value, kind)
+    return "" if value is None or pd.isna(value) else format(value, kind or ("g" if isinstance(value, float) else ""))
+
+
+def console() -> Console:
+    """The screen; into a pipe, as wide as COLUMNS says, or wide enough for every table."""
+    found = Console()
+    return found if found.is_terminal or "COLUMNS" in os.environ else Console(width=160)
 
 
 def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str) -> None:
     """Print the table, the best trial, where the workbook lies, and what a reader must know besides."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
-    settings = settings_of(summary.table)
-    alike = [name for name in settings if name not in ("lr", "epochs") and summary.table[name].nunique() == 1]
+    lines, screen = summary.table, console()
+    settings = settings_of(lines)
+    alike = [name for name in settings if name not in ("lr", "epochs") and lines[name].nunique() == 1]
     settings = [name for name in settings if name not in alike]
-    title = ", ".join([f"{len(summary.table)} trials, sorted by {summary.monitor}",
-                       *(f"{name} {summary.table[name].iloc[0]}" for name in alike)])
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("trial", "status", *settings, *(name.removeprefix("best_").replace("_", " ") for name in PRINTED)):
-        table.add_column(name, justify="left" if name in ("trial", "status", "weights") else "right")
-    for _, line in summary.table.iterrows():
-        figures = [shown(line.get(name), kind) for name, kind in PRINTED.items()]
-        table.add_row(str(line["trial"]), str(line["status"]), *(shown(line[name]) for name in settings), *figures,
+    title = ", ".join([f"{len(lines)} trial{'s' * (len(lines) != 1)}, sorted by {summary.monitor}",
+                       *(f"{name} {shown(lines[name].iloc[0])}" for name in alike)])
+    figures = {name: spec for name, spec in PRINTED.items() if name in lines and lines[name].notna().any()}
+    states = ["status"] if lines["status"].nunique() > 1 or "failed" in set(lines["status"]) else []
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("trial", *states, *settings, *(heading for heading, _ in figures.values())):
+        table.add_column(name, justify="left" if name in ("trial", "status") else "right")
+    for _, line in lines.iterrows():
+        values = [shown(line[name], kind) for name, (_, kind) in figures.items()]
+        table.add_row(str(line["trial"]), *(str(line[name]) for name in states), *(shown(line[name]) for name in settings), *values,
                       style="bold green" if line["rank"] == 1 else None)
-    console.print(table)
+    screen.print(table)
+    if summary.positive:
+        print(f"recall is that of {summary.positive!r}")
     for note in summary.notes():
         print(note)
     best = summary.best
     if best is not None:
-        print(f"best trial: {best['trial']} ({', '.join(f'{name} {best[name]}' for name in settings)}), "
+        print(f"best trial: {best['trial']} ({', '.join(f'{name} {shown(best[name])}' for name in settings)}), "
               f"validation accuracy {best['best_val_acc']:.4f} at epoch {best['best_epoch']:.0f}")
     if kept:
         print(f"the workbook had been edited; it is kept as {join(sweep.uri, kept)}")

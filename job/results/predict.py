@@ -73,10 +73,15 @@ def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
     if not trial:
         best = collect(sweep).best
         if best is None:
-            raise MissingInput(f"{sweep.uri}: no trial has usable weights; `job gather` says why")
+            raise MissingInput(f"{sweep.uri}: no trial is done with usable weights; `job status` says why")
         trial = str(best["trial"])
     name = trial_file(trial, "best.safetensors")
-    data = sweep.read(name)
+    try:
+        data = sweep.read(name)
+    except MissingInput:
+        have = sorted({found.split("/")[1] for found in sweep.names("trials/") if found.endswith("/best.safetensors")})
+        raise MissingInput(f"{sweep.uri}: no best weights of a trial {trial!r}; there are those of "
+                           f"{', '.join(have) or 'none'}") from None
     about = read_about(data, join(sweep.uri, name))
     settings, classes = about["settings"], about["classes"]
     machine = choose_machine("auto")

@@ -2,13 +2,17 @@
 
 import io
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from job.data.pack import Passport
 from job.errors import BadConfig
+from job.layout import read_json, read_row, trial_file
 from job.record import Epoch
+from job.storage import Folder, join
 from job.training.fit import State
 from job.trial import Trial
 
@@ -36,6 +40,17 @@ def read_checkpoint(data: bytes, trial: Trial, pack_hash: str, where: str) -> di
         raise BadConfig(f"{where}: a damaged checkpoint ({reason}); delete it to begin again") from None
     check_same(where, saved["trial"], saved["pack_hash"], trial, pack_hash)
     return saved
+
+
+def check_unchanged(sweep: Folder, trials: Sequence[Trial], passport: Passport) -> None:
+    """Raise BadConfig where a trial has begun, or ended, under other settings or from another pack; reads no checkpoint."""
+    for trial in trials:
+        row, name = read_row(sweep, trial.trial), trial_file(trial.trial, "heartbeat.json")
+        if row and row.status != "failed":
+            where = join(sweep.uri, trial_file(trial.trial, "row.json"))
+            check_same(where, row.settings, row.pack_hash, trial, passport.pack_hash)
+        elif not row and (beat := read_json(sweep, name)):
+            check_same(join(sweep.uri, name), beat["settings"], beat["pack_hash"], trial, passport.pack_hash)
 
 
 def check_same(where: str, settings: dict[str, Any], of_pack: str, trial: Trial, pack_hash: str) -> None:

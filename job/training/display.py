@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from job.data.pack import Passport
 from job.record import Epoch, Row
@@ -27,7 +27,7 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(),
                             TextColumn("{task.fields[note]}"), console=console, transient=True)
         self.task = self.bar.add_task("", total=None, visible=False, note="")
         self.started = time.monotonic()
@@ -43,7 +43,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line, kept on the screen."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Start an activity of `total` parts, `done` of which were done before."""
@@ -91,11 +91,13 @@ class Display:
 
     def epoch(self, trial: Trial, epoch: Epoch) -> None:
         """An epoch's figures: beside the bar, or on a line of their own."""
-        figures = (f"loss {epoch.train_loss:.4f} / {epoch.val_loss:.4f}  accuracy {epoch.train_acc:.3f} / {epoch.val_acc:.3f}"
-                   f"  {epoch.images_per_second or 0:.0f} pictures/s")
         if self.console.is_terminal:
-            self.bar.update(self.task, note=figures)
+            note = f"loss {epoch.train_loss:.3f} val {epoch.val_loss:.3f}  acc {epoch.train_acc:.3f} val {epoch.val_acc:.3f}"
+            following = min(epoch.epoch + 1, trial.epochs)
+            self.bar.update(self.task, note=note, description=f"trial {trial.trial} epoch {following}/{trial.epochs}")
         else:
+            figures = (f"loss {epoch.train_loss:.4f}, val {epoch.val_loss:.4f}  accuracy {epoch.train_acc:.3f}, "
+                       f"val {epoch.val_acc:.3f}  {epoch.images_per_second or 0:.0f} pictures/s")
             left = clock(self.seconds_left(epoch.epoch / trial.epochs))
             self.say(f"trial {trial.trial}  epoch {epoch.epoch}/{trial.epochs}  {figures}  {left} left")
 

@@ -1,6 +1,7 @@
 """What a trial writes to its folder and shows on the screen while it runs."""
 
 import json
+import os
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -45,7 +46,8 @@ class Records:
         """Show where the trial starts or goes on, and write its hyper-parameters."""
         t = self.trial
         self.epoch_index, self.num_steps = state.epoch, -(-len(self.batches.indices["train"]) // t.batch_size)
-        self.display.begin(f"trial {t.trial}", t.epochs * self.num_steps, state.epoch * self.num_steps + state.step)
+        self.display.begin(f"trial {t.trial} epoch {state.epoch + 1}/{t.epochs}", t.epochs * self.num_steps,
+                           state.epoch * self.num_steps + state.step)
         resumed = f", goes on after epoch {state.epoch}, step {state.step}" if state.epoch or state.step else ""
         self.display.say(f"trial {t.trial}  lr {t.lr:g}, {t.epochs} epochs, batch {t.batch_size}, {t.image_size} px, "
                          f"{self.machine.precision} on {self.machine.name}{resumed}")
@@ -61,8 +63,9 @@ class Records:
         return self.stop.is_set()
 
     def heartbeat(self, step: int) -> None:
-        beat = {"trial": self.trial.trial, "epoch": self.epoch_index, "step": step, "num_steps": self.num_steps,
-                "epochs": self.trial.epochs, "at": now(), "host": host_name(), "device": self.machine.name}
+        beat = {"epoch": self.epoch_index, "step": step, "num_steps": self.num_steps, "at": now(), "host": host_name(),
+                "pid": os.getpid(), "stopped": self.stop.is_set(), "settings": asdict(self.trial),
+                "pack_hash": self.passport.pack_hash}
         self.put("heartbeat.json", (json.dumps(beat) + "\n").encode())
 
     def epoch(self, state: State) -> None:
@@ -78,7 +81,10 @@ class Records:
 
     def save_and_stop(self, state: State) -> None:
         """Save in the middle of an epoch and raise Stopped."""
+        self.display.end()
+        self.display.say("stopping: saving the state")
         self.checkpoint(state)
+        self.heartbeat(state.step)
         self.outbox.flush(STOP_PATIENCE_SECONDS)
         raise Stopped(f"trial {self.trial.trial}: stopped by a signal after epoch {state.epoch}, step {state.step}; "
                       "saved, and the same command goes on from there")

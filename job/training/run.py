@@ -14,15 +14,15 @@ import torch
 
 from job.data.batches import Batches, load_batches
 from job.data.pack import Passport
-from job.errors import OutOfMemory
-from job.layout import read_row, trial_file
+from job.errors import OutOfMemory, TryAgain
+from job.layout import read_json, read_row, trial_file
 from job.record import Row, row_to_json, summarise
 from job.storage import Folder, Outbox, join, read_uri
 from job.training.checkpoint import check_same, read_checkpoint, restore
 from job.training.display import Display
 from job.training.evaluate import figures_at_threshold, figures_on_test
 from job.training.fit import Evaluation, State, evaluate, fit, new_state
-from job.training.host import circumstances, now
+from job.training.host import circumstances, host_name, now
 from job.training.model import Machine, build_model, choose_machine, imagenet_weights, parse_weights
 from job.training.records import Records
 from job.training.stopping import why_best, why_ended
@@ -38,6 +38,7 @@ def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display)
     if row := finished_row(sweep, trial, passport):
         display.row(row, already=True)
         return row
+    refuse_twice(sweep, trial)
     with contextlib.closing(Outbox(sweep, display.say)) as outbox, stop_signals() as stop, gpu_memory(trial):
         machine, state = resume_or_start(sweep, trial, passport)
         batches = load_batches(sweep, passport, trial, machine.device)
@@ -69,6 +70,15 @@ def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
     if row:
         check_same(join(sweep.uri, name), row.settings, row.pack_hash, trial, passport.pack_hash)
     return row
+
+
+def refuse_twice(sweep: Folder, trial: Trial) -> None:
+    """Raise TryAgain where another process of this host is training the trial right now."""
+    beat = read_json(sweep, trial_file(trial.trial, "heartbeat.json"))
+    if beat and beat["host"] == host_name() and beat["pid"] != os.getpid() and not beat["stopped"]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(beat["pid"], 0)
+            raise TryAgain(f"trial {trial.trial}: process {beat['pid']} of this host is training it; wait for it, or stop it")
 
 
 def resume_or_start(sweep: Folder, trial: Trial, passport: Passport) -> tuple[Machine, State]:
