@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from job.errors import BadConfig, JobError, Stopped
+from job.errors import BadConfig, JobError, Stopped, TryAgain
 from job.trial import AUGMENTATION, PictureOptions, Trial, format_grid
 
 if TYPE_CHECKING:
@@ -266,6 +266,10 @@ def main() -> None:
         sys.exit(Stopped.exit_code)
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        # Of the commands' own files every error is a JobError by now; what is left is standard output.
+        print(f"job: standard output: {error.strerror}", file=sys.stderr)
+        os._exit(TryAgain.exit_code)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from job.trial import GridError, Trial, parse_grid
 GRID = "grid.csv"
 SOURCE = "source.json"
 PASSPORT = "pack/passport.json"
+HEARTBEAT = "heartbeat.json"
 NEXT_GRID = "next-grid.csv"
 WORKBOOK = "summary.xlsx"
 SUMMARY = "summary.json"
@@ -87,6 +88,17 @@ def read_json(folder: Folder, name: str) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise BadConfig(f"{join(folder.uri, name)}: not a JSON object")
     return found
+
+
+def read_beat(folder: Folder, trial: str) -> dict[str, Any] | None:
+    """The trial's heartbeat, or None where there is none or a damaged one: it is news, not state."""
+    try:
+        beat = read_json(folder, trial_file(trial, HEARTBEAT))
+    except BadConfig:
+        return None
+    wanted = {"epoch": int, "step": int, "num_steps": int, "at": str, "host": str, "pid": int, "stopped": bool, "settings": dict,
+              "pack_hash": str}
+    return beat if beat and all(isinstance(beat.get(name), kind) for name, kind in wanted.items()) else None
 
 
 def digest(data: bytes) -> str:

@@ -164,6 +164,6 @@ def epochs_from_csv(text: str) -> list[Epoch]:
         try:
             values = {spec.name: float(cells[spec.name]) for spec in fields(Epoch) if cells.get(spec.name)}
             epochs.append(Epoch(**{**values, "epoch": int(values["epoch"])}))  # type: ignore[arg-type]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"line {reader.line_num}: {error}") from None
     return epochs

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from job.errors import AccessDenied, BadConfig, JobError, MissingInput, TryAgain
 
 MISSING_CODES = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+TEMPORARY, STALE_SECONDS = ".writing-", 3600
 DENIED_CODES = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
                 "InvalidToken", "AllAccessDisabled", "AccountProblem", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}
 
@@ -99,8 +100,10 @@ def local_errors(path: Path) -> Iterator[None]:
         yield
     except IsADirectoryError:
         raise MissingInput(f"{path}: a folder, where a file is needed") from None
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise MissingInput(f"{path}: there is no such file") from None
+    except (FileExistsError, NotADirectoryError):
+        raise BadConfig(f"{path}: a file stands where a folder is needed; name another folder") from None
     except PermissionError as error:
         raise AccessDenied(f"{path}: {error.strerror}; give this user the right to it, or name another folder") from None
     except OSError as error:
@@ -108,6 +111,8 @@ def local_errors(path: Path) -> Iterator[None]:
             raise TryAgain(f"{path}: {error.strerror}; free some space and start again") from None
         if error.errno == errno.EROFS:
             raise AccessDenied(f"{path}: {error.strerror}; name another folder") from None
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):
+            raise MissingInput(f"{path}: {error.strerror}") from None
         raise TryAgain(f"{path}: {error.strerror or error}") from None
 
 
@@ -115,7 +120,10 @@ class LocalFolder:
     """A folder on a file system. Writes go to a hidden temporary file first, then take their name in one step."""
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path).expanduser().absolute()
+        try:
+            self.path = Path(path).expanduser().absolute()
+        except (RuntimeError, FileNotFoundError) as error:
+            raise BadConfig(f"{path}: {error}") from None
         self.uri = str(self.path)
 
     def read(self, name: str) -> bytes:
@@ -125,7 +133,8 @@ class LocalFolder:
     @contextlib.contextmanager
     def _temporary(self, target: Path, data: bytes) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
+        self._sweep_up(target.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=target.parent)
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -136,6 +145,14 @@ class LocalFolder:
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
+
+    @staticmethod
+    def _sweep_up(folder: Path) -> None:
+        """Remove what writers that were killed have left behind more than an hour ago."""
+        for path in folder.glob(f"{TEMPORARY}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink()
 
     def write(self, name: str, data: bytes) -> None:
         target = self.path / name
@@ -159,9 +176,14 @@ class LocalFolder:
         top = self.path / posixpath.dirname(prefix)
         with local_errors(top):
             found = []
-            for folder, _, files in os.walk(top, onerror=self._unreadable, followlinks=True):
-                relative = Path(folder).relative_to(self.path)
-                found += [(relative / file).as_posix() for file in files if not file.startswith(".writing-")]
+            visited = {os.path.realpath(top)}
+            for folder, folders, files in os.walk(top, onerror=self._unreadable, followlinks=True):
+                # A link back to a folder above would never end.
+                folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in visited]
+                visited.update(os.path.realpath(Path(folder, name)) for name in folders)
+                here = Path(folder)
+                found += [(here / file).relative_to(self.path).as_posix() for file in files
+                          if not file.startswith(TEMPORARY) and is_file_or_broken_link(here / file)]
         yield from sorted(name for name in found if name.startswith(prefix))
 
     @staticmethod
@@ -176,6 +198,11 @@ class LocalFolder:
     def fetch(self, name: str, path: Path) -> None:
         with local_errors(self.path / name):
             shutil.copyfile(self.path / name, path)
+
+
+def is_file_or_broken_link(path: Path) -> bool:
+    """Whether a name is worth reading: no pipe or device; a broken link is, so that it is reported by name."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def current_umask() -> int:
@@ -211,7 +238,7 @@ def s3_errors(uri: str) -> Iterator[None]:
     except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.TokenRetrievalError, aws.CredentialRetrievalError):
         raise AccessDenied(f"{uri}: no usable AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                            "AWS_PROFILE, or a workload identity") from None
-    except (aws.ProfileNotFound, aws.ParamValidationError, ValueError) as error:
+    except (aws.ProfileNotFound, aws.ConfigParseError, aws.ConfigNotFound, aws.ParamValidationError, ValueError) as error:
         raise BadConfig(f"{uri}: {error}") from None
     except (aws.BotoCoreError, OSError) as error:
         raise TryAgain(f"{uri}: the storage cannot be reached ({error}); "
@@ -233,7 +260,7 @@ def s3_client() -> Any:
             config = Config(connect_timeout=10, read_timeout=60, max_pool_connections=32,
                             retries={"mode": "standard", "total_max_attempts": 4},
                             request_checksum_calculation="when_required", response_checksum_validation="when_required")
-            _clients[os.getpid()] = boto3.session.Session().client("s3", config=config)
+            _clients[os.getpid()] = boto3.session.Session(region_name=os.environ.get("AWS_REGION")).client("s3", config=config)
         return _clients[os.getpid()]
 
 
@@ -343,16 +370,20 @@ class Outbox:
             return error
         return None
 
-    def flush(self, patience_seconds: float) -> None:
-        """Wait until everything is written; raise what stands in the way when the patience ends."""
-        deadline = time.monotonic() + patience_seconds
+    def flush(self, patience_seconds: Callable[[], float]) -> None:
+        """Wait until everything is written, for as many seconds as `patience_seconds` says each time it is asked.
+
+        Raises what stands in the way when the patience ends, or at once where waiting does not help (access denied).
+        """
+        started = time.monotonic()
         with self._changed:
             while self._waiting or self._busy:
-                if not self._changed.wait(timeout=max(0.0, deadline - time.monotonic())) and self._failure:
+                self._changed.wait(timeout=0.5)
+                if self._failure and not isinstance(self._failure, TryAgain):
                     raise self._failure
-                if time.monotonic() > deadline and (self._waiting or self._busy):
+                if time.monotonic() - started > patience_seconds() and (self._waiting or self._busy):
                     raise self._failure or TryAgain(f"{self.folder.uri}: the storage did not take the files in "
-                                                    f"{patience_seconds:.0f} s; start again")
+                                                    f"{patience_seconds():.0f} s; start again")
 
     def close(self) -> None:
         """Stop the thread; what still waits is dropped, so flush first."""

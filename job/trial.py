@@ -29,6 +29,12 @@ def option(default: Any, help: str, *, least: float | None = None, most: float |
     return field(default=default, metadata=rule)
 
 
+def brief(value: float) -> str:
+    """A number for a message, cut where it has hundreds of digits."""
+    text = str(value) if isinstance(value, int) else f"{value:g}"
+    return text if len(text) <= 20 else f"{text[:20]}..."
+
+
 def check(item: Any) -> None:
     """Raise ValueError, naming the field, where a value is outside what its field allows."""
     for spec in fields(item):
@@ -36,11 +42,11 @@ def check(item: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{spec.name} is {value}; a finite number is needed")
         if rule.get("above") is not None and not value > rule["above"]:
-            raise ValueError(f"{spec.name} is {value:g}; it must be greater than {rule['above']:g}")
+            raise ValueError(f"{spec.name} is {brief(value)}; it must be greater than {rule['above']:g}")
         if rule.get("least") is not None and value < rule["least"]:
-            raise ValueError(f"{spec.name} is {value:g}; {rule['least']:g} is the least")
+            raise ValueError(f"{spec.name} is {brief(value)}; {rule['least']:g} is the least")
         if rule.get("most") is not None and value > rule["most"]:
-            raise ValueError(f"{spec.name} is {value:g}; {rule['most']:g} is the most")
+            raise ValueError(f"{spec.name} is {brief(value)}; {rule['most']:g} is the most")
         if rule.get("choices") and value not in rule["choices"]:
             raise ValueError(f"{spec.name} is {value!r}; one of {', '.join(rule['choices'])} is needed")
 
@@ -50,9 +56,9 @@ class Trial:
     """One line of the grid. The defaults are the first study's recipe (its batch size was 4)."""
 
     trial: str = option("1", "name: letters, digits, '.', '_', '-'; 40 characters at most")
-    lr: float = option(0.01, "learning rate of the first epoch", above=0)
-    epochs: int = option(25, "how many times each training picture is seen", least=1)
-    batch_size: int = option(32, "pictures a step", least=1)
+    lr: float = option(0.01, "learning rate of the first epoch", above=0, most=1e30)
+    epochs: int = option(25, "how many times each training picture is seen", least=1, most=1_000_000)
+    batch_size: int = option(32, "pictures a step", least=1, most=1_000_000)
     image_size: int = option(224, "height and width of what the net sees, pixels", least=8, most=1024)
     model: str = option("resnet18", "resnet18, or mlp: a fully connected net on the flattened picture",
                         choices=("resnet18", "mlp"))
@@ -65,12 +71,13 @@ class Trial:
     batch_norm: bool = option(False, "batch normalisation in the mlp's hidden layers")
     optimizer: str = option("sgd", "sgd or adam", choices=("sgd", "adam"))
     momentum: float = option(0.9, "momentum of sgd", least=0, most=0.9999)
-    weight_decay: float = option(0.0, "weight decay of sgd and adam", least=0)
+    weight_decay: float = option(0.0, "weight decay of sgd and adam", least=0, most=1e6)
     schedule: str = option("step", "how the learning rate goes on: step, constant, or cosine (falls to 0 at the last epoch)",
                            choices=("step", "constant", "cosine"))
-    step_size: int = option(7, "epochs after which the schedule step multiplies the learning rate by gamma", least=1)
-    gamma: float = option(0.1, "factor of the schedule step", above=0)
-    warmup: float = option(0.0, "epochs over which the learning rate rises from 0 to lr first", least=0)
+    step_size: int = option(7, "epochs after which the schedule step multiplies the learning rate by gamma",
+                            least=1, most=1_000_000)
+    gamma: float = option(0.1, "factor of the schedule step", above=0, most=1)
+    warmup: float = option(0.0, "epochs over which the learning rate rises from 0 to lr first", least=0, most=1_000_000)
     class_weights: str = option("none", "balanced: a class counts in the loss by the inverse of its frequency",
                                 choices=("none", "balanced"))
     label_smoothing: float = option(0.0, "share of each label that is spread over all classes", least=0, most=0.95)
@@ -101,7 +108,7 @@ class Trial:
         if not NAME_PATTERN.fullmatch(self.trial):
             raise ValueError(f"trial is {self.trial!r}; a name has 1 to 40 letters, digits, '.', '_' or '-', "
                              "and begins and ends with a letter or digit")
-        if not self.weights:
+        if not self.weights or "\0" in self.weights:
             raise ValueError("weights is empty; imagenet, none, or a path or URI is needed")
         if not HIDDEN_PATTERN.fullmatch(self.hidden):
             raise ValueError(f"hidden is {self.hidden!r}; sizes joined by '-' are needed, such as 100-50-25")

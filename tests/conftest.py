@@ -43,7 +43,7 @@ def environment(**extra: str) -> dict[str, str]:
 def job(*args: object, **env: str) -> Outcome:
     """Run `job` with these arguments and extra environment variables."""
     command = [sys.executable, "-m", "job.cli", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(**env), cwd=ROOT, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(**env), cwd=ROOT, timeout=500, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

@@ -147,7 +147,7 @@ def test_outbox_outlives_an_outage_and_writes_the_newest(flaky: Flaky) -> None:
     while not said and time.monotonic() < deadline:
         time.sleep(0.01)
     flaky.back.set()
-    outbox.flush(30)
+    outbox.flush(lambda: 30)
     outbox.close()
     assert flaky.read("last.pt") == b"4"
     assert flaky.read("epochs.csv") == b"table"
@@ -158,5 +158,5 @@ def test_outbox_raises_what_stands_in_the_way_when_its_patience_ends(flaky: Flak
     outbox = Outbox(flaky, lambda text: None)
     outbox.put("row", b"1")
     with pytest.raises(JobError, match="cannot be reached"):
-        outbox.flush(0.3)
+        outbox.flush(lambda: 0.3)
     outbox.close()

@@ -1,16 +1,15 @@
 """What a sweep is doing now, from its folder alone."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-from job.errors import MissingInput
-from job.layout import read_epochs, read_grid, read_row, trial_file
+from job.layout import read_beat, read_epochs, read_grid, read_row
 from job.results.gather import console
 from job.storage import Folder
 from job.trial import Trial
@@ -50,9 +49,8 @@ def trial_status(sweep: Folder, trial: Trial) -> TrialStatus:
     if row := read_row(sweep, trial.trial):
         return TrialStatus(trial, row.status, row.epochs_run, row.last_val_loss, row.last_val_acc, row.images_per_second,
                            where=row.host, cause=row.cause)
-    try:
-        beat = json.loads(sweep.read(trial_file(trial.trial, "heartbeat.json")))
-    except MissingInput:
+    beat = read_beat(sweep, trial.trial)
+    if not beat:
         return TrialStatus(trial, "waiting")
     silent = (datetime.now(UTC) - datetime.fromisoformat(beat["at"])).total_seconds()
     state = "stopped" if beat["stopped"] else "running" if silent < SILENT_SECONDS else "interrupted"
@@ -79,7 +77,7 @@ def print_status(found: Sequence[TrialStatus]) -> None:
         left = None if item.seconds_left is None else item.seconds_left / 60
         table.add_row(item.trial.trial, f"{item.trial.lr:g}", item.state, f"{item.epoch}/{item.trial.epochs}",
                       figure(item.val_loss, ".3f"), figure(item.val_acc, ".3f"), figure(item.images_per_second, ".0f"),
-                      figure(left, ".1f"), item.where)
+                      figure(left, ".1f"), escape(item.where))
     console().print(table)
     for item in found:
         if item.cause:

@@ -1,6 +1,7 @@
 """A pack in memory, as the training loop reads it: batches of normalised pictures, from the memory map or the device."""
 
 import csv
+import hashlib
 import io
 import os
 import tempfile
@@ -16,13 +17,15 @@ from torchvision.transforms.v2 import functional as transforms
 from job.data.augment import Draws, blurred, center_boxes, maps_of_boxes, noisy, normalise, sample_each, sample_ragged
 from job.data.pack import Passport
 from job.data.source import SPLITS
-from job.errors import BadConfig
-from job.storage import Folder, LocalFolder
+from job.errors import BadConfig, BadData, MissingInput
+from job.storage import Folder, LocalFolder, join
 from job.trial import Trial
 
 # The study resizes the short side to 256 and crops 224; other sizes keep the proportion.
 RESIZE_OVER_CROP = 256 / 224
 RESIDENT_SHARE = 0.5
+# Hashing costs about a second a GB; of larger packs only the sizes are checked.
+VERIFIED_BYTES = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.
     if wanted > short_side:
         raise BadConfig(f"trial {trial.trial}: image_size {trial.image_size} needs pictures with a short side of {wanted}, "
                         f"and the pack has {short_side}; prepare a new sweep folder with --short-side {wanted}")
-    lines = list(csv.DictReader(io.StringIO(local_copy(sweep, passport.table["name"]).read_text("utf-8"), newline="")))
+    table = local_copy(sweep, passport.table["name"], 0, passport.table["sha256"])
+    lines = list(csv.DictReader(io.StringIO(table.read_bytes().decode(), newline="")))
     pictures = map_pictures(sweep, passport, [(int(line["height"]), int(line["width"])) for line in lines])
     if wanted < short_side:
         pictures = [shrink(picture, wanted) for picture in pictures]
@@ -114,8 +118,10 @@ def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.
 def map_pictures(sweep: Folder, passport: Passport, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
     """pictures_HWC, uint8: views of the memory-mapped shards."""
     pictures: list[Tensor] = []
+    verify = sum(int(str(shard["bytes"])) for shard in passport.shards) <= VERIFIED_BYTES
     for shard in passport.shards:
-        with safe_open(local_copy(sweep, str(shard["name"]), int(str(shard["bytes"]))), framework="pt") as file:
+        path = local_copy(sweep, str(shard["name"]), int(str(shard["bytes"])), str(shard["sha256"]) if verify else "")
+        with safe_open(path, framework="pt") as file:
             pixels = file.get_tensor("pixels")
         counts = sizes[len(pictures):len(pictures) + int(str(shard["num_pictures"]))]
         parts = pixels.split([height * width * 3 for height, width in counts])
@@ -123,22 +129,39 @@ def map_pictures(sweep: Folder, passport: Passport, sizes: Sequence[tuple[int, i
     return pictures
 
 
-def local_copy(sweep: Folder, name: str, num_bytes: int = 0) -> Path:
+def local_copy(sweep: Folder, name: str, num_bytes: int, sha256: str) -> Path:
     """The path of one file of the pack; one in object storage is copied once to the temporary folder of this machine.
 
-    Files of a pack are named by their content, so a copy is right whichever sweep it came from.
+    Files of a pack are named by their content, so a copy is right whichever sweep it came from. Raises BadData where the
+    size (unless 0) or the hash (unless '') is not the passport's, and MissingInput where the file is gone.
     """
     if isinstance(sweep, LocalFolder):
-        return sweep.path / "pack" / name
-    cache = Path(tempfile.gettempdir()) / f"trialgrid-packs-{os.getuid()}"
-    cache.mkdir(mode=0o700, exist_ok=True)
-    path = cache / name
-    if not path.exists() or (num_bytes and path.stat().st_size != num_bytes):
-        handle, temporary = tempfile.mkstemp(dir=cache)
-        os.close(handle)
-        sweep.fetch(f"pack/{name}", Path(temporary))
-        Path(temporary).replace(path)
+        path = sweep.path / "pack" / name
+    else:
+        cache = Path(tempfile.gettempdir()) / f"trialgrid-packs-{os.getuid()}"
+        cache.mkdir(mode=0o700, exist_ok=True)
+        path = cache / name
+        if not path.exists() or not is_intact(path, num_bytes, sha256):
+            handle, temporary = tempfile.mkstemp(dir=cache)
+            os.close(handle)
+            sweep.fetch(f"pack/{name}", Path(temporary))
+            Path(temporary).replace(path)
+    rebuild = f"delete {join(sweep.uri, 'pack/passport.json')} to make the pack again"
+    if not path.exists():
+        raise MissingInput(f"{path}: this file of the pack is gone; {rebuild}")
+    if not is_intact(path, num_bytes, sha256):
+        raise BadData(f"{path}: this file of the pack is damaged; {rebuild}")
     return path
+
+
+def is_intact(path: Path, num_bytes: int, sha256: str) -> bool:
+    """Whether a file has this size (unless 0) and this hash (unless '')."""
+    if num_bytes and path.stat().st_size != num_bytes:
+        return False
+    if not sha256:
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def shrink(picture_HWC: Tensor, short_side: int) -> Tensor:

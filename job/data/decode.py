@@ -5,6 +5,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,8 @@ def decode(data: bytes, short_side: int) -> NDArray[np.uint8] | Rejected:
     except UnidentifiedImageError:
         return Rejected("not a picture, or of a kind that is not read (JPEG, PNG, WebP, GIF, BMP, TIFF are)")
     # Pillow's decoders raise these for damaged files; the set was found by flipping bytes of real ones.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
+            struct.error) as error:
         return Rejected(f"damaged: {error or type(error).__name__}")
 
 
@@ -92,7 +94,10 @@ Outcome = tuple[str, NDArray[np.uint8] | Rejected]
 def read_and_decode(folder: Folder, name: str, short_side: int) -> Outcome:
     """The SHA-256 of one picture's bytes, and its pixels or why it was rejected."""
     try:
+        name.encode()
         data = folder.read(name)
+    except UnicodeEncodeError:
+        return "", Rejected("its name is not UTF-8")
     except MissingInput:
         return "", Rejected("missing")
     return hashlib.sha256(data).hexdigest(), decode(data, short_side)
@@ -146,7 +151,11 @@ def decode_all(folder: Folder, pictures: Sequence[Labelled],
         except BrokenProcessPool:
             raise TryAgain("a decoding process was killed, perhaps for want of memory; start again") from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Whoever stops early, by a signal too, does not wait for pictures that a slow store still owes.
+            if in_flight:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.kill()
 
 
 def finish(chunk: Sequence[Labelled],

@@ -20,9 +20,9 @@ from safetensors.numpy import save
 from job.data.decode import Rejected, decode_all
 from job.data.source import SPLITS, Labelled, Source
 from job.data.split import assign_splits
-from job.errors import BadData, MissingInput
-from job.layout import PASSPORT, digest
-from job.storage import Folder
+from job.errors import BadConfig, BadData
+from job.layout import PASSPORT, digest, read_json
+from job.storage import Folder, join
 from job.trial import PictureOptions
 
 SHARD_BYTES = 64 << 20
@@ -69,10 +69,11 @@ class Packed:
 
 def read_passport(folder: Folder) -> Passport | None:
     """The pack's passport, or None while there is no whole pack."""
-    try:
-        found = json.loads(folder.read(PASSPORT))
-    except MissingInput:
+    found = read_json(folder, PASSPORT)
+    if found is None:
         return None
+    if lacking := [spec.name for spec in fields(Passport) if spec.name not in found]:
+        raise BadConfig(f"{join(folder.uri, PASSPORT)}: damaged, {', '.join(lacking)} missing; delete it to make the pack again")
     return Passport(**{spec.name: found[spec.name] for spec in fields(Passport)})
 
 
@@ -88,7 +89,8 @@ def build_pack(source: Source, folder: Folder, options: PictureOptions, progress
     kept: list[Labelled] = []
     for done, (item, sha256, outcome) in enumerate(decode_all(source.folder, source.pictures, options.short_side), 1):
         if isinstance(outcome, Rejected):
-            rejected.append({"picture": item.picture, "reason": outcome.reason})
+            name = item.picture.encode("utf-8", "backslashreplace").decode()
+            rejected.append({"picture": name, "reason": outcome.reason})
             check_rejects(rejected, total, options)
         else:
             kept.append(item)

@@ -1,8 +1,9 @@
 """The pack of a sweep folder: the one that is there, or a new one from the pictures that the sweep names."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,18 @@ def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: 
     if passport:
         compare({"images": passport.source, **passport.options}, asked, sweep.uri)
         return passport
-    asked = {**(read_json(sweep, SOURCE) or {}), **asked}
+    known = {"images", *(spec.name for spec in fields(PictureOptions))}
+    asked = {**{name: value for name, value in (read_json(sweep, SOURCE) or {}).items() if name in known}, **asked}
     if "images" not in asked:
         raise MissingInput(f"{sweep.uri}: no pack and no pictures to make it from; name them with --images")
     options = make_options({key: value for key, value in asked.items() if key != "images"})
     source = read_source(asked["images"], options)
     # Whoever comes after a killed builder can begin again from this.
     sweep.write(SOURCE, (json.dumps({"images": asked["images"], **asdict(options)}, indent=1) + "\n").encode())
-    return build_pack(source, sweep, options, progress)
+    passport = build_pack(source, sweep, options, progress)
+    # Another builder may have been first, with other pictures or options.
+    compare({"images": passport.source, **passport.options}, {"images": asked["images"], **asdict(options)}, sweep.uri)
+    return passport
 
 
 def make_options(values: Mapping[str, Any]) -> PictureOptions:
@@ -46,7 +51,7 @@ def make_options(values: Mapping[str, Any]) -> PictureOptions:
 
 def absolute(uri: str) -> str:
     """A path from the root, so that it means the same from every working directory; a URI as it is."""
-    return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().absolute())
+    return uri.rstrip("/") if "://" in uri else os.path.normpath(Path(uri).expanduser().absolute())
 
 
 def compare(have: dict[str, object], asked: dict[str, object], uri: str) -> None:

@@ -51,22 +51,23 @@ def read_source(uri: str, options: PictureOptions) -> Source:
         hint = f" (or name the labels: {join(uri, tables[0])})" if tables else ""
     if not pictures and not missing:
         raise MissingInput(f"{uri}: no pictures; name a folder with a folder for each class, or a CSV file of labels{hint}")
-    pictures, missing = (relabel(items, options.positive, uri) for items in (pictures, missing))
+    if not pictures:
+        raise MissingInput(f"{uri}: none of its {len(missing)} pictures is beside it or in images/; the first is "
+                           f"{missing[0].picture}")
+    known = sorted({item.label for item in pictures + missing})
+    if options.positive and options.positive not in known:
+        raise BadData(f"{uri}: no class {options.positive!r} for --positive; the classes are {', '.join(known)}")
     classes = sorted({item.label for item in pictures})
     if options.positive:
         classes = [OTHER, options.positive]
+        pictures, missing = relabel(pictures, options.positive), relabel(missing, options.positive)
     if len({item.label for item in pictures}) < 2:
         raise BadData(f"{uri}: only one class, {classes[0] if classes else 'none'!r}; a classifier needs two or more{hint}")
     return Source(uri, folder, pictures, missing, classes)
 
 
-def relabel(items: list[Labelled], positive: str, uri: str) -> list[Labelled]:
-    """One class against the rest; raises BadData where no picture has that class."""
-    if not positive or not items:
-        return items
-    known = sorted({item.label for item in items})
-    if positive not in known:
-        raise BadData(f"{uri}: no class {positive!r} for --positive; the classes are {', '.join(known)}")
+def relabel(items: list[Labelled], positive: str) -> list[Labelled]:
+    """One class against the rest."""
     return [Labelled(item.picture, positive if item.label == positive else OTHER, item.split) for item in items]
 
 
@@ -80,13 +81,18 @@ def list_class_folders(folder: Folder) -> list[Labelled]:
     """Pictures whose first folder (or, under train/val/test, the second) is their class; raises BadData if mixed."""
     names = [name for name in folder.names() if not is_hidden(name)]
     tops = {name.split("/")[0] for name in names if "/" in name}
-    by_split = "train" in {SPLIT_FOLDERS.get(top.lower()) for top in tops}
+    splits = {SPLIT_FOLDERS.get(top.lower()) for top in tops}
+    by_split = "train" in splits
+    if tops and None not in splits and not by_split:
+        raise BadData(f"{folder.uri}: {', '.join(sorted(tops))} without train/; put the training pictures into train/CLASS/")
     if by_split and (others := sorted(top for top in tops if top.lower() not in SPLIT_FOLDERS)):
         raise BadData(f"{folder.uri}: {', '.join(others[:5])} beside train/; put every class under train/, val/ or test/")
     depth = 2 if by_split else 1
     found = []
     for name in names:
         parts = name.split("/")
+        if by_split and len(parts) == depth:
+            raise BadData(f"{folder.uri}: {name} lies in no class folder; move it to {parts[0]}/CLASS/ or take it away")
         if len(parts) > depth:
             split = SPLIT_FOLDERS[parts[0].lower()] if by_split else ""
             found.append(Labelled(name, parts[depth - 1], split))

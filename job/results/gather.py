@@ -6,13 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from job.errors import MissingInput
+from job.errors import BadConfig, MissingInput
 from job.layout import GRID, NEXT_GRID, PASSPORT, SUMMARY, WORKBOOK, digest, read_epochs, read_grid, read_json, read_row, trial_file
 from job.record import FIGURES, Epoch, Row
 from job.results.compare import (
@@ -167,7 +169,9 @@ def keep_edited(sweep: Folder) -> str:
         have = sweep.read(WORKBOOK)
     except MissingInput:
         return ""
-    about = read_json(sweep, SUMMARY) or {}
+    about: dict[str, Any] = {}
+    with contextlib.suppress(BadConfig):  # without a readable record of it, the workbook may be a person's: kept
+        about = read_json(sweep, SUMMARY) or {}
     if about.get("workbook_sha256") == digest(have):
         return ""
     name = f"summary-edited-{digest(have)[:8]}.xlsx"
@@ -202,12 +206,13 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str) ->
                        *(f"{name} {shown(lines[name].iloc[0])}" for name in alike)])
     figures = {name: spec for name, spec in PRINTED.items() if name in lines and lines[name].notna().any()}
     states = ["status"] if lines["status"].nunique() > 1 or "failed" in set(lines["status"]) else []
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("trial", *states, *settings, *(heading for heading, _ in figures.values())):
         table.add_column(name, justify="left" if name in ("trial", "status") else "right")
     for _, line in lines.iterrows():
         values = [shown(line[name], kind) for name, (_, kind) in figures.items()]
-        table.add_row(str(line["trial"]), *(str(line[name]) for name in states), *(shown(line[name]) for name in settings), *values,
+        cells = [str(line["trial"]), *(str(line[name]) for name in states), *(shown(line[name]) for name in settings), *values]
+        table.add_row(*map(escape, cells),
                       style="bold green" if line["rank"] == 1 else None)
     screen.print(table)
     if summary.positive:

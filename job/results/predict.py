@@ -84,7 +84,7 @@ def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
                            f"{', '.join(have) or 'none'}") from None
     about = read_about(data, join(sweep.uri, name))
     settings, classes = about["settings"], about["classes"]
-    machine = choose_machine("auto")
+    machine = choose_machine(about.get("precision", "auto"))
     known = Trial(**{spec.name: settings[spec.name] for spec in fields(Trial) if spec.name in settings})
     model = build_model(known, len(classes), parse_weights(data, join(sweep.uri, name)), machine).eval()
     return Predictor(trial, model, machine, classes, known.image_size, about["short_side"],
@@ -97,13 +97,13 @@ def print_predictions(predictor: Predictor, predictions: Iterable[Prediction]) -
         f"; {predictor.classes[1]} from a probability of {predictor.threshold:.4f} on, which found "
         f"{predictor.recall:.0%} of it in validation")
     print(f"by the best weights of trial {predictor.trial}{rule}")
-    bad = 0
+    bad: list[JobError] = []
     for item in predictions:
         if item.error:
-            bad += 1
             reason = item.error.reason if isinstance(item.error, Rejected) else str(item.error)
+            bad.append(BadData(reason) if isinstance(item.error, Rejected) else item.error)
             print(f"{item.picture}  not read: {reason}")
         else:
             print(f"{item.picture}  {item.label}  {item.confidence:.3f}")
     if bad:
-        raise BadData(f"{bad} of the pictures could not be read")
+        raise type(bad[0])(f"{len(bad)} of the pictures could not be read; the first: {bad[0]}")

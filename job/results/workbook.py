@@ -82,6 +82,8 @@ class Page:
         form = self.book.formats[style]
         if isinstance(value, (list, dict)):
             value = str(value)
+            # A cell holds 32,767 characters.
+            value = value if len(value) < 32_000 else "too long for a cell; see row.json"
         if isinstance(value, str):
             self.sheet.write_string(row, column, value, form)
             self.widen(column, value)

@@ -1,7 +1,7 @@
 """A trial's state as one file, last.pt: everything that an exact resume needs, best weights included."""
 
 import io
-import pickle
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,11 +10,15 @@ import torch
 
 from job.data.pack import Passport
 from job.errors import BadConfig
-from job.layout import read_json, read_row, trial_file
+from job.layout import HEARTBEAT, read_beat, read_row, trial_file
 from job.record import Epoch
 from job.storage import Folder, join
 from job.training.fit import State
+from job.training.model import UNREADABLE
 from job.trial import Trial
+
+KEYS = ("trial", "pack_hash", "precision", "model", "optimizer", "loss_sum", "num_correct", "started_at", "epoch", "step",
+        "epoch_seconds", "history", "best_weights", "best_epoch")
 
 
 def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -> bytes:
@@ -34,8 +38,13 @@ def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -
 def read_checkpoint(data: bytes, trial: Trial, pack_hash: str, where: str) -> dict[str, Any]:
     """The values of a checkpoint; raises BadConfig where it is damaged or belongs to another trial or pack."""
     try:
+        # torch.load does not look at the checksums that torch.save writes.
+        if damaged := zipfile.ZipFile(io.BytesIO(data)).testzip():
+            raise ValueError(f"{damaged} does not match its checksum")
         saved = dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        if lacking := {spec for spec in KEYS if spec not in saved}:
+            raise ValueError(f"without {', '.join(sorted(lacking))}")
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadConfig(f"{where}: a damaged checkpoint ({reason}); delete it to begin again") from None
     check_same(where, saved["trial"], saved["pack_hash"], trial, pack_hash)
@@ -45,12 +54,13 @@ def read_checkpoint(data: bytes, trial: Trial, pack_hash: str, where: str) -> di
 def check_unchanged(sweep: Folder, trials: Sequence[Trial], passport: Passport) -> None:
     """Raise BadConfig where a trial has begun, or ended, under other settings or from another pack; reads no checkpoint."""
     for trial in trials:
-        row, name = read_row(sweep, trial.trial), trial_file(trial.trial, "heartbeat.json")
+        row = read_row(sweep, trial.trial)
         if row and row.status != "failed":
             where = join(sweep.uri, trial_file(trial.trial, "row.json"))
             check_same(where, row.settings, row.pack_hash, trial, passport.pack_hash)
-        elif not row and (beat := read_json(sweep, name)):
-            check_same(join(sweep.uri, name), beat["settings"], beat["pack_hash"], trial, passport.pack_hash)
+        elif not row and (beat := read_beat(sweep, trial.trial)):
+            where = join(sweep.uri, trial_file(trial.trial, HEARTBEAT))
+            check_same(where, beat["settings"], beat["pack_hash"], trial, passport.pack_hash)
 
 
 def check_same(where: str, settings: dict[str, Any], of_pack: str, trial: Trial, pack_hash: str) -> None:

@@ -20,6 +20,8 @@ from torchvision.models import ResNet, ResNet18_Weights, resnet18
 from job.errors import BadConfig, BadData, MissingInput
 from job.trial import Trial
 
+# What torch.load raises for files that are damaged or something else; found by flipping bytes.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 WEIGHTS_FILE = "resnet18-f37072fd.pth"
 
 
@@ -134,7 +136,7 @@ def parse_weights(data: bytes, name: str) -> dict[str, Tensor]:
         if name.endswith(".safetensors"):
             return safetensors.torch.load(data)
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (*UNREADABLE, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadData(f"weights {name}: not a state dict that can be read safely ({reason})") from None
     for key in ("state_dict", "model"):
@@ -151,13 +153,15 @@ def imagenet_weights() -> dict[str, Tensor]:
     Raises MissingInput, with both ways out, where they cannot be downloaded.
     """
     try:
-        return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:
+        # torch.hub announces every download on standard error, also one that fails.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
+    except (OSError, *UNREADABLE) as error:
         cache = Path(torch.hub.get_dir(), "checkpoints", WEIGHTS_FILE)
         raise MissingInput(
-            f"the ImageNet weights cannot be downloaded ({error}). Either fetch {ResNet18_Weights.IMAGENET1K_V1.url} on "
-            f"another machine and give it in the grid's column weights (a path or s3:// URI; or put it at {cache}), "
-            "or set weights to none to start from random weights") from None
+            f"the ImageNet weights cannot be loaded or downloaded ({error or type(error).__name__}). Either fetch "
+            f"{ResNet18_Weights.IMAGENET1K_V1.url} on another machine and give it in the grid's column weights (a path or "
+            f"s3:// URI; or put it at {cache}), or set weights to none to start from random weights") from None
 
 
 def state_copy(model: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from job.data.batches import Batches
 from job.data.pack import Passport
 from job.errors import Stopped
-from job.layout import trial_file
+from job.layout import HEARTBEAT, trial_file
 from job.record import Row, epochs_to_csv
 from job.storage import Outbox
 from job.training.checkpoint import state_to_bytes
@@ -51,6 +51,8 @@ class Records:
         resumed = f", goes on after epoch {state.epoch}, step {state.step}" if state.epoch or state.step else ""
         self.display.say(f"trial {t.trial}  lr {t.lr:g}, {t.epochs} epochs, batch {t.batch_size}, {t.image_size} px, "
                          f"{self.machine.precision} on {self.machine.name}{resumed}")
+        # Not by the outbox: without the right to write, better to fail now than after hours of training.
+        self.outbox.folder.write(trial_file(t.trial, HEARTBEAT), self.beat(state.step))
         if not state.history:
             self.put(file_name(0), start_events(t))
 
@@ -63,10 +65,18 @@ class Records:
         return self.stop.is_set()
 
     def heartbeat(self, step: int) -> None:
+        self.put(HEARTBEAT, self.beat(step))
+
+    def beat(self, step: int) -> bytes:
+        """Where the trial stands, who trains it, and its settings."""
         beat = {"epoch": self.epoch_index, "step": step, "num_steps": self.num_steps, "at": now(), "host": host_name(),
                 "pid": os.getpid(), "stopped": self.stop.is_set(), "settings": asdict(self.trial),
                 "pack_hash": self.passport.pack_hash}
-        self.put("heartbeat.json", (json.dumps(beat) + "\n").encode())
+        return (json.dumps(beat) + "\n").encode()
+
+    def patience_seconds(self) -> float:
+        """How long to wait for storage: not long once a signal has asked to stop."""
+        return STOP_PATIENCE_SECONDS if self.stop.is_set() else STORAGE_PATIENCE_SECONDS
 
     def epoch(self, state: State) -> None:
         """Write an epoch's events, the table so far and the checkpoint."""
@@ -85,7 +95,7 @@ class Records:
         self.display.say("stopping: saving the state")
         self.checkpoint(state)
         self.heartbeat(state.step)
-        self.outbox.flush(STOP_PATIENCE_SECONDS)
+        self.outbox.flush(self.patience_seconds)
         raise Stopped(f"trial {self.trial.trial}: stopped by a signal after epoch {state.epoch}, step {state.step}; "
                       "saved, and the same command goes on from there")
 
@@ -94,8 +104,8 @@ class Records:
         if state.best_weights:
             self.put("predictions.csv", predictions)
             about = {"settings": asdict(self.trial), "classes": self.passport.classes, "epoch": row.best_epoch,
-                     "threshold": row.threshold, "short_side": self.passport.options["short_side"],
-                     "pack_hash": self.passport.pack_hash}
+                     "threshold": row.threshold, "precision": self.machine.precision,
+                     "short_side": self.passport.options["short_side"], "pack_hash": self.passport.pack_hash}
             self.put("best.safetensors", weights_to_bytes(state.best_weights, about))
         self.put(file_name(state.epoch + 1), end_events(row))
-        self.outbox.flush(STORAGE_PATIENCE_SECONDS)
+        self.outbox.flush(self.patience_seconds)

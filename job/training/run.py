@@ -14,8 +14,8 @@ import torch
 
 from job.data.batches import Batches, load_batches
 from job.data.pack import Passport
-from job.errors import OutOfMemory, TryAgain
-from job.layout import read_json, read_row, trial_file
+from job.errors import OutOfMemory, Stopped, TryAgain
+from job.layout import read_beat, read_row, trial_file
 from job.record import Row, row_to_json, summarise
 from job.storage import Folder, Outbox, join, read_uri
 from job.training.checkpoint import check_same, read_checkpoint, restore
@@ -42,6 +42,8 @@ def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display)
     with contextlib.closing(Outbox(sweep, display.say)) as outbox, stop_signals() as stop, gpu_memory(trial):
         machine, state = resume_or_start(sweep, trial, passport)
         batches = load_batches(sweep, passport, trial, machine.device)
+        if stop.is_set():
+            raise Stopped(f"trial {trial.trial}: stopped by a signal before its first step; the same command begins it")
         records = Records(trial, passport, outbox, machine, display, stop, batches)
         records.begin(state)
         for epoch in fit(trial, state, batches, machine, records.tick):
@@ -51,10 +53,12 @@ def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display)
             records.save_and_stop(state)
         row, predictions = conclude(trial, state, batches, machine, passport)
         records.end(state, row, predictions)
-    if not sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
-        row = finished_row(sweep, trial, passport) or row
-    display.end()
-    display.row(row, already=False)
+        if not sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
+            row = finished_row(sweep, trial, passport) or row
+        display.end()
+        display.row(row, already=False)
+        if stop.is_set():
+            raise Stopped(f"stopped by a signal; trial {trial.trial} is done, and the same command goes on with the others")
     return row
 
 
@@ -74,7 +78,7 @@ def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
 
 def refuse_twice(sweep: Folder, trial: Trial) -> None:
     """Raise TryAgain where another process of this host is training the trial right now."""
-    beat = read_json(sweep, trial_file(trial.trial, "heartbeat.json"))
+    beat = read_beat(sweep, trial.trial)
     if beat and beat["host"] == host_name() and beat["pid"] != os.getpid() and not beat["stopped"]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(beat["pid"], 0)
