@@ -82,6 +82,12 @@ def test_values_to_try_continue_the_grids_own_step(name: str, values: list[float
     assert next_values(name, values, best) == pytest.approx(expected)
 
 
+def test_edge_is_that_of_the_trials_like_the_best(sweep: LocalFolder) -> None:
+    leave_row(sweep, Trial(trial="net", lr=7.0, epochs=3, image_size=64), make_epochs(4, 0.9))
+    summary, _, _ = gather(sweep)
+    assert summary.next_notes == ["the best lr, 0.1, is the largest of the grid: try 1 and 10 next"]
+
+
 def test_seeds_give_mean_and_spread_per_setting(tmp_path: Path) -> None:
     folder = LocalFolder(str(tmp_path))
     levels = {("a", 0.1, 0): 0.3, ("b", 0.1, 1): 0.36, ("c", 0.1, 2): 0.33, ("d", 0.01, 0): 0.6, ("e", 0.01, 1): 0.6,

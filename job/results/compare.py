@@ -12,6 +12,7 @@ from job.trial import Trial
 
 TEST = "McNemar's exact test, two-sided, on the same validation pictures"
 LEVEL = 0.05
+REPEATED = ("best_val_acc", "best_val_loss", "test_acc", "last_test_acc", "test_false_negatives", "seconds")
 FACTOR_LIMITS = {"lr": (2.0, 10.0), "epochs": (1.25, 2.0)}
 
 
@@ -86,7 +87,7 @@ def verdict_notes(table: pd.DataFrame) -> list[str]:
     count = int((table["rank"].notna()).sum())
     return [f"cannot be told from the best (p > {LEVEL:g}, {TEST}): {len(same)} of the {count - 1} others: "
             f"{', '.join(same['trial'])}",
-            f"preferred: trial {preferred['trial']}, the cheapest of these and the best ({preferred['seconds']:.0f} s of training)"]
+            f"preferred: trial {preferred['trial']}, the cheapest of these and the best ({preferred['seconds']:.1f} s of training)"]
 
 
 def repeats(table: pd.DataFrame) -> pd.DataFrame:
@@ -96,12 +97,12 @@ def repeats(table: pd.DataFrame) -> pd.DataFrame:
     """
     settings = [spec.name for spec in fields(Trial) if spec.name in table and spec.name not in ("trial", "seed")]
     ranked = table[table["rank"].notna()]
-    figures = [name for name in ("best_val_acc", "best_val_loss", "test_acc", "seconds") if name in ranked]
+    figures = [name for name in REPEATED if name in ranked and ranked[name].notna().any()]
     lines = []
     for _, group in ranked.groupby(settings, sort=False, dropna=False):
         if group["seed"].nunique() > 1:
-            line = {name: group.iloc[0][name] for name in settings if name in ("lr", "epochs") or ranked[name].nunique() > 1}
-            line |= {"trials": ", ".join(group["trial"]), "num_seeds": len(group)}
+            line = {"trials": ", ".join(group["trial"]), "num_seeds": len(group)}
+            line |= {name: group.iloc[0][name] for name in settings if name in ("lr", "epochs") or ranked[name].nunique() > 1}
             for name in figures:
                 values = pd.to_numeric(group[name])
                 line |= {f"mean_{name}": values.mean(), f"std_{name}": values.std()}
@@ -142,6 +143,10 @@ def next_grid(table: pd.DataFrame) -> tuple[list[Trial], list[str]]:
     if ranked.empty:
         return [], []
     best = as_trial(ranked.iloc[0])
+    # Only trials that differ from the best in lr, epochs and seed say where the edge of its grid is.
+    alike = [replace(as_trial(line), trial=best.trial, lr=best.lr, epochs=best.epochs, seed=best.seed) == best
+             for _, line in ranked.iterrows()]
+    ranked = ranked[alike]
     used = {str(name) for name in table["trial"]}
     trials, notes = [], []
     for name in ("lr", "epochs"):

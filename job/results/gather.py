@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -183,11 +184,16 @@ def keep_edited(sweep: Folder) -> str:
 PRINTED = {"best_val_acc": ("best val acc", ".3f"), "best_val_loss": ("its val loss", ".3f"), "best_epoch": ("at epoch", ".0f"),
            "test_acc": ("test acc", ".3f"), "test_recall": ("test recall", ".3f"), "p_vs_best": ("p vs best", ".3f"),
            "seconds": ("seconds", ".1f")}
+MOST_SETTINGS = 5
 
 
 def shown(value: object, kind: str = "") -> str:
     """A cell of the printed table: nothing where there is no value."""
-    return "" if value is None or pd.isna(value) else format(value, kind or ("g" if isinstance(value, float) else ""))
+    if value is None or pd.isna(value):
+        return ""
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    return format(value, kind or ("g" if isinstance(value, float) else ""))
 
 
 def console() -> Console:
@@ -202,6 +208,9 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str) ->
     settings = settings_of(lines)
     alike = [name for name in settings if name not in ("lr", "epochs") and lines[name].nunique() == 1]
     settings = [name for name in settings if name not in alike]
+    crowded = len(settings) > MOST_SETTINGS
+    if crowded:
+        settings = ["lr", "epochs"]
     title = ", ".join([f"{len(lines)} trial{'s' * (len(lines) != 1)}, sorted by {summary.monitor}",
                        *(f"{name} {shown(lines[name].iloc[0])}" for name in alike)])
     figures = {name: spec for name, spec in PRINTED.items() if name in lines and lines[name].notna().any()}
@@ -215,6 +224,8 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str) ->
         table.add_row(*map(escape, cells),
                       style="bold green" if line["rank"] == 1 else None)
     screen.print(table)
+    if crowded:
+        print("more settings differ than fit here; the workbook has them all")
     if summary.positive:
         print(f"recall is that of {summary.positive!r}")
     for note in summary.notes():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xlsxwriter
 from xlsxwriter.utility import xl_rowcol_to_cell
@@ -80,6 +81,8 @@ class Page:
     def put(self, row: int, column: int, value: Any, style: str = "plain") -> None:
         """Write a number as a number and everything else as text; only the style for None, NaN and infinity."""
         form = self.book.formats[style]
+        if isinstance(value, (bool, np.bool_)):
+            value = "yes" if value else "no"
         if isinstance(value, (list, dict)):
             value = str(value)
             # A cell holds 32,767 characters.
