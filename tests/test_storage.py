@@ -9,7 +9,8 @@ import pytest
 
 from conftest import S3
 from job.errors import AccessDenied, BadConfig, JobError, MissingInput, TryAgain
-from job.storage import Folder, LocalFolder, Outbox, open_folder, read_uri, split_uri
+from job.outbox import Outbox
+from job.storage import Folder, LocalFolder, open_folder, read_uri, split_uri
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -10,8 +10,8 @@ from job.data.batches import Batches
 from job.data.pack import Passport
 from job.errors import Stopped
 from job.layout import HEARTBEAT, trial_file
+from job.outbox import Outbox
 from job.record import Row, epochs_to_csv
-from job.storage import Outbox
 from job.training.checkpoint import state_to_bytes
 from job.training.display import Display
 from job.training.events import end_events, epoch_events, file_name, start_events

@@ -16,8 +16,9 @@ from job.data.batches import Batches, load_batches
 from job.data.pack import Passport
 from job.errors import OutOfMemory, Stopped, TryAgain
 from job.layout import read_beat, read_row, trial_file
+from job.outbox import Outbox
 from job.record import Row, row_to_json, summarise
-from job.storage import Folder, Outbox, join, read_uri
+from job.storage import Folder, join, read_uri
 from job.training.checkpoint import check_same, read_checkpoint, restore
 from job.training.display import Display
 from job.training.evaluate import figures_at_threshold, figures_on_test

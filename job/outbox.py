@@ -1,0 +1,79 @@
+"""Writing objects in the background, so that neither a slow store nor an outage stops the training."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from job.errors import JobError, TryAgain
+from job.storage import Folder
+
+
+class Outbox:
+    """Writes objects from a thread of its own, so that neither a slow store nor an outage stops the caller.
+
+    Of two writes to one name the newer wins, so what waits is bounded by the number of names. Failures are said once
+    through `warn` and tried again; `flush` waits, and raises the last failure when `patience_seconds` have passed.
+    """
+
+    def __init__(self, folder: Folder, warn: Callable[[str], None]) -> None:
+        self.folder, self.warn = folder, warn
+        self._waiting: dict[str, bytes] = {}
+        self._changed = threading.Condition()
+        self._busy = self._closed = False
+        self._failure: JobError | None = None
+        self._thread = threading.Thread(target=self._send_all, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object soon; returns at once."""
+        with self._changed:
+            self._waiting[name] = data
+            self._changed.notify_all()
+
+    def _send_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return
+                name = next(iter(self._waiting))
+                data, self._busy = self._waiting.pop(name), True
+            failure = self._send(name, data)
+            with self._changed:
+                if failure:
+                    if not self._failure:
+                        self.warn(f"{failure} (training goes on; writing is tried again)")
+                    self._waiting.setdefault(name, data)
+                self._failure, self._busy = failure, False
+                self._changed.notify_all()
+                if failure:
+                    self._changed.wait_for(lambda: self._closed, timeout=2.0)
+
+    def _send(self, name: str, data: bytes) -> JobError | None:
+        try:
+            self.folder.write(name, data)
+        except JobError as error:
+            return error
+        return None
+
+    def flush(self, patience_seconds: Callable[[], float]) -> None:
+        """Wait until everything is written, for as many seconds as `patience_seconds` says each time it is asked.
+
+        Raises what stands in the way when the patience ends, or at once where waiting does not help (access denied).
+        """
+        started = time.monotonic()
+        with self._changed:
+            while self._waiting or self._busy:
+                self._changed.wait(timeout=0.5)
+                if self._failure and not isinstance(self._failure, TryAgain):
+                    raise self._failure
+                if time.monotonic() - started > patience_seconds() and (self._waiting or self._busy):
+                    raise self._failure or TryAgain(f"{self.folder.uri}: the storage did not take the files in "
+                                                    f"{patience_seconds():.0f} s; start again")
+
+    def close(self) -> None:
+        """Stop the thread; what still waits is dropped, so flush first."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout=5)
