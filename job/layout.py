@@ -1,8 +1,10 @@
 """Where each file of a sweep folder lies, and how its small files are read."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from job.errors import BadConfig, MissingInput
@@ -14,6 +16,8 @@ GRID = "grid.csv"
 SOURCE = "source.json"
 PASSPORT = "pack/passport.json"
 HEARTBEAT = "heartbeat.json"
+# A heartbeat comes every few seconds; after this long without one, the trial is taken to have been interrupted.
+SILENT_SECONDS = 60
 NEXT_GRID = "next-grid.csv"
 WORKBOOK = "summary.xlsx"
 SUMMARY = "summary.json"
@@ -91,14 +95,22 @@ def read_json(folder: Folder, name: str) -> dict[str, Any] | None:
 
 
 def read_beat(folder: Folder, trial: str) -> dict[str, Any] | None:
-    """The trial's heartbeat, or None where there is none or a damaged one: it is news, not state."""
+    """The trial's heartbeat, or None where there is none or a damaged one: it is news, not state.
+
+    `alive`: whether it is fresh, and not the last one of a process that was asked to stop.
+    """
     try:
         beat = read_json(folder, trial_file(trial, HEARTBEAT))
     except BadConfig:
         return None
     wanted = {"epoch": int, "step": int, "num_steps": int, "at": str, "host": str, "pid": int, "stopped": bool, "settings": dict,
               "pack_hash": str}
-    return beat if beat and all(isinstance(beat.get(name), kind) for name, kind in wanted.items()) else None
+    if not beat or not all(isinstance(beat.get(name), kind) for name, kind in wanted.items()):
+        return None
+    with contextlib.suppress(ValueError, TypeError):
+        silent = (datetime.now(UTC) - datetime.fromisoformat(beat["at"])).total_seconds()
+        return beat | {"alive": silent < SILENT_SECONDS and not beat["stopped"]}
+    return None
 
 
 def digest(data: bytes) -> str:

@@ -69,6 +69,21 @@ def test_summary_is_sorted_and_the_best_marked_and_the_missing_named(sweep: Loca
     assert all(sheet.column_dimensions[cell.column_letter].width >= len(str(cell.value)) for cell in sheet[1] if cell.value)
 
 
+def test_settings_are_columns_only_where_the_grid_uses_them(sweep: LocalFolder) -> None:
+    def shown() -> tuple[set[object], set[object]]:
+        gather(sweep)
+        book = read(sweep)
+        return {cell.value for cell in book["Summary"][1]}, {row[0].value for row in book["Condensed"].iter_rows()}
+
+    summary, condensed = shown()
+    assert not {"dropout", "freeze", "threshold"} & (summary | condensed) and "batch_size" in summary & condensed
+    leave_row(sweep, Trial(trial="4", lr=0.001, epochs=6, dropout=0.2, freeze=True), make_epochs(6, 0.9), threshold=0.25)
+    summary, condensed = shown()
+    assert {"dropout", "freeze", "threshold"} <= summary and {"dropout", "freeze"} <= condensed
+    sheet = read(sweep)["Summary"]
+    assert {sheet.cell(row, column(sheet, "freeze")).value for row in range(2, 6)} == {"yes", "no"}
+
+
 def test_trial_sheet_has_its_epochs_live_medians_and_two_native_charts(sweep: LocalFolder) -> None:
     gather(sweep)
     formulas, values = read(sweep, values=False)["Trial 2"], read(sweep)["Trial 2"]

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 
 from rich import box
 from rich.markup import escape
@@ -13,9 +12,6 @@ from job.layout import read_beat, read_epochs, read_grid, read_row
 from job.results.gather import console
 from job.storage import Folder
 from job.trial import Trial
-
-# A heartbeat comes every few seconds; after this long without one, the trial is taken to have been interrupted.
-SILENT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,7 @@ def trial_status(sweep: Folder, trial: Trial) -> TrialStatus:
     beat = read_beat(sweep, trial.trial)
     if not beat:
         return TrialStatus(trial, "waiting")
-    silent = (datetime.now(UTC) - datetime.fromisoformat(beat["at"])).total_seconds()
-    state = "stopped" if beat["stopped"] else "running" if silent < SILENT_SECONDS else "interrupted"
+    state = "stopped" if beat["stopped"] else "running" if beat["alive"] else "interrupted"
     epochs = read_epochs(sweep, trial.trial)
     last = epochs[-1] if epochs else None
     pace = (last.train_seconds or 0) + (last.val_seconds or 0) if last else None

@@ -80,7 +80,7 @@ def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
 def refuse_twice(sweep: Folder, trial: Trial) -> None:
     """Raise TryAgain where another process of this host is training the trial right now."""
     beat = read_beat(sweep, trial.trial)
-    if beat and beat["host"] == host_name() and beat["pid"] != os.getpid() and not beat["stopped"]:
+    if beat and beat["alive"] and beat["host"] == host_name() and beat["pid"] != os.getpid():
         with contextlib.suppress(ProcessLookupError):
             os.kill(beat["pid"], 0)
             raise TryAgain(f"trial {trial.trial}: process {beat['pid']} of this host is training it; wait for it, or stop it")
