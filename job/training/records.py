@@ -53,8 +53,14 @@ class Records:
                          f"{self.machine.precision} on {self.machine.name}{resumed}")
         # Not by the outbox: without the right to write, better to fail now than after hours of training.
         self.outbox.folder.write(trial_file(t.trial, HEARTBEAT), self.beat(state.step))
-        if not state.history:
-            self.put(file_name(0), start_events(t))
+        # A process that was killed may have written the checkpoint of an epoch and not yet what tells of it.
+        have = set(self.outbox.folder.names(trial_file(t.trial, "events/")))
+        told = {0: start_events(t)} | {epoch.epoch: epoch_events(epoch) for epoch in state.history}
+        for number, events in told.items():
+            if trial_file(t.trial, file_name(number)) not in have:
+                self.put(file_name(number), events)
+        if state.history:
+            self.put("epochs.csv", epochs_to_csv(state.history).encode())
 
     def tick(self, step: int, num_steps: int) -> bool:
         """After each step: move the bar, beat the heart now and then, and say whether to stop."""
