@@ -226,7 +226,7 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str) ->
     screen.print(table)
     if crowded:
         print("more settings differ than fit here; the workbook has them all")
-    if summary.positive:
+    if summary.positive and "test_recall" in figures:
         print(f"recall is that of {summary.positive!r}")
     for note in summary.notes():
         print(note)
