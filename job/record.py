@@ -72,6 +72,7 @@ class Row:
     last_test_acc: float | None = None
     last_test_false_negatives: int | None = None
     threshold: float | None = None
+    threshold_margin: float | None = None
     val_recall_at_threshold: float | None = None
     test_acc_at_threshold: float | None = None
     test_precision_at_threshold: float | None = None
@@ -114,10 +115,11 @@ def finite(value: Any) -> Any:
 def summarise(epochs: Sequence[Epoch], best: Epoch | None) -> dict[str, Any]:
     """The Row's fields that follow from the epochs: medians, last and best figures, seconds, pictures a second."""
     found: dict[str, Any] = {"epochs_run": len(epochs), "best_epoch": best.epoch if best else None}
+    # An epoch whose loss is not finite has no weights that its accuracy could speak of.
+    sound = [epoch for epoch in epochs if not epoch.diverged]
     for name in FIGURES:
-        values = [value for epoch in epochs if math.isfinite(value := getattr(epoch, name))]
-        found[f"median_{name}"] = statistics.median(values) if values else None
-        found[f"last_{name}"] = finite(getattr(epochs[-1], name)) if epochs else None
+        found[f"median_{name}"] = statistics.median(getattr(epoch, name) for epoch in sound) if sound else None
+        found[f"last_{name}"] = getattr(epochs[-1], name) if epochs and not epochs[-1].diverged else None
         found[f"best_{name}"] = finite(getattr(best, name)) if best else None
     for name in ("train_seconds", "val_seconds"):
         found[name] = sum(getattr(epoch, name) or 0.0 for epoch in epochs)

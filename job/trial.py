@@ -115,17 +115,32 @@ class Trial:
         self.check_model()
 
     def check_model(self) -> None:
-        """Raise ValueError for settings that the model does not have, so that no row records what was not done."""
-        if self.model == "resnet18":
-            # Below, the last layers see one pixel, and batch normalisation of a batch of one fails.
-            if self.image_size < LEAST_RESNET_SIZE:
-                raise ValueError(f"image_size is {self.image_size}; {LEAST_RESNET_SIZE} is the least for model resnet18")
-            if self.batch_norm:
-                raise ValueError("batch_norm is for model mlp; resnet18 always has it")
-        elif self.weights == "imagenet":
+        """Raise ValueError for settings that would have no effect, so that no row records what was not done."""
+        if self.model == "resnet18" and self.image_size < LEAST_RESNET_SIZE:
+            # Below, the last layers see one pixel.
+            raise ValueError(f"image_size is {self.image_size}; {LEAST_RESNET_SIZE} is the least for model resnet18")
+        if self.model == "mlp" and self.weights == "imagenet":
             raise ValueError("weights is imagenet, which model mlp has not; set weights to none")
-        elif self.freeze:
-            raise ValueError("freeze is for model resnet18; the mlp has no trained part to keep")
+        if self.freeze and self.weights == "none":
+            raise ValueError("freeze keeps the weights that the net begins with, and weights is none")
+        if self.batch_norm and self.batch_size == 1:
+            raise ValueError("batch_size is 1; batch_norm needs 2 or more")
+        if self.warmup >= self.epochs:
+            raise ValueError(f"warmup is {self.warmup:g}; it must be less than epochs, {self.epochs}")
+        for name, (other, wanted) in ONLY_WITH.items():
+            default = next(spec.default for spec in fields(self) if spec.name == name)
+            if getattr(self, name) != default and getattr(self, other) not in wanted:
+                raise ValueError(f"{name} has no effect where {other} is {getattr(self, other)}; leave it out, "
+                                 f"or set {other} to {' or '.join(wanted)}")
+
+
+# Settings that mean something only where another one has one of these values.
+ONLY_WITH = {
+    "hidden": ("model", ("mlp",)), "activation": ("model", ("mlp",)), "batch_norm": ("model", ("mlp",)),
+    "freeze": ("model", ("resnet18",)), "momentum": ("optimizer", ("sgd",)),
+    "step_size": ("schedule", ("step",)), "gamma": ("schedule", ("step",)),
+    "stop_mode": ("stop_monitor", tuple(MONITORS)), "stop_min_delta": ("stop_monitor", tuple(MONITORS)),
+    "stop_patience": ("stop_monitor", tuple(MONITORS))}
 
 
 def is_max(monitor: str, mode: str) -> bool:

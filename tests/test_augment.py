@@ -177,8 +177,7 @@ def test_each_setting_bounds_what_is_drawn() -> None:
     trial = Trial(trial="1", crop=0.0, flip=0.25, flip_up=0.5, rotation=30.0, shift=0.1, noise=0.4, blur=2.5)
     draws = draw(torch.full((4000, 2), 224), trial, torch.Generator().manual_seed(0))
     linear = draws.maps_N23[..., :2] / 224
-    mirrored = linear.det() < 0
-    assert abs(mirrored.double().mean() - (0.25 * 0.5 + 0.75 * 0.5)) < 0.03
+    assert abs(float((linear.det() < 0).double().mean()) - 0.5) < 0.03
     turned = torch.rad2deg(torch.atan2(linear[:, 0, 1].abs(), linear[:, 0, 0].abs()))
     assert 29 < turned.max() < 30.01
     assert draws.noise_N is not None and draws.noise_N.min() >= 0 and 0.39 < draws.noise_N.max() <= 0.4
@@ -187,6 +186,14 @@ def test_each_setting_bounds_what_is_drawn() -> None:
     only_shift = draw(torch.full((4000, 2), 224), Trial(trial="1", crop=0.0, flip=0.0, shift=0.1), torch.Generator().manual_seed(0))
     moves = (only_shift.maps_N23 - whole)[..., 2] / 224
     assert 0.098 < moves.abs().max() <= 0.1001 and abs(moves.mean()) < 0.01
+
+
+def test_each_flip_is_as_frequent_as_asked() -> None:
+    sizes = torch.full((4000, 2), 224)
+    for name, axis in (("flip", 0), ("flip_up", 1)):
+        trial = Trial(trial="1", crop=0.0, **{"flip": 0.0, name: 0.2})  # type: ignore[arg-type]
+        diagonal = draw(sizes, trial, torch.Generator().manual_seed(0)).maps_N23[..., :2].diagonal(dim1=1, dim2=2)
+        assert abs(float((diagonal[:, axis] < 0).double().mean()) - 0.2) < 0.03 and bool((diagonal[:, 1 - axis] > 0).all())
 
 
 def test_normalise_is_torchvisions() -> None:

@@ -1,7 +1,9 @@
 """The winner's honesty: the paired test, the cheapest equal, means over seeds, and the grid's edge."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pandas as pd
@@ -11,7 +13,7 @@ from scipy.stats import binomtest
 from job.results.compare import hits, mcnemar, next_values, validation_predictions
 from job.results.gather import gather
 from job.storage import LocalFolder
-from job.trial import Trial, parse_grid
+from job.trial import Trial, format_grid, parse_grid
 from test_results import leave_row, make_epochs
 
 
@@ -64,6 +66,46 @@ def test_best_on_the_edge_says_what_to_try_and_writes_that_grid(sweep: LocalFold
     assert "the best lr, 0.1, is the largest of the grid: try 1 and 10 next" in summary.notes()
     found = parse_grid((sweep.path / "next-grid.csv").read_text())
     assert [(trial.trial, trial.lr, trial.epochs) for trial in found] == [("best-n1", 1.0, 20), ("best-n2", 10.0, 20)]
+
+
+def test_edge_counts_trials_that_diverged_or_have_yet_to_run_and_their_names(tmp_path: Path) -> None:
+    folder = LocalFolder(str(tmp_path))
+    folder.write("grid.csv", format_grid([Trial(trial=str(n), lr=lr) for n, lr in enumerate((0.1, 1.0, 10.0, 100.0), 1)]).encode())
+    leave_row(folder, Trial(trial="1", lr=0.1), make_epochs(4, 0.5))
+    leave_row(folder, Trial(trial="2", lr=1.0), make_epochs(4, 0.1))
+    leave_row(folder, Trial(trial="3", lr=10.0), [], status="diverged")
+    assert gather(folder)[0].next_notes == []
+    folder.write("grid.csv", format_grid([Trial(trial="1", lr=0.1), Trial(trial="2", lr=1.0), Trial(trial="7", lr=0.5)]).encode())
+    (tmp_path / "trials" / "3" / "row.json").unlink()
+    assert gather(folder)[0].next_notes == ["the best lr, 1, is the largest of the grid: try 2 and 4 next"]
+    found = parse_grid((tmp_path / "next-grid.csv").read_text())
+    assert [(trial.trial, trial.lr) for trial in found] == [("1", 0.1), ("2", 1.0), ("7", 0.5), ("8", 2.0), ("9", 4.0)]
+
+
+def test_epochs_are_asked_for_only_where_they_can_help(tmp_path: Path) -> None:
+    def notes(epochs: int, others: int, **settings: Any) -> list[str]:
+        folder = LocalFolder(str(tmp_path / str(len(list(tmp_path.iterdir())))))
+        run = settings.pop("epochs_run", 0)
+        for name, number, level in (("1", epochs, 0.1), ("2", others, 0.9)):
+            leave_row(folder, Trial(trial=name, epochs=number, **settings), make_epochs(run or number, level))
+        return gather(folder)[0].next_notes
+
+    assert notes(10, 20) == []
+    assert notes(10, 20, schedule="cosine") == ["the best epochs, 10, is the smallest of the grid: try 5 and 2 next"]
+    assert notes(20, 10) == ["the best epochs, 20, is the largest of the grid: try 40 and 80 next"]
+    assert notes(20, 10, epochs_run=7, stop_monitor="val_loss") == []
+
+
+def test_more_accurate_trial_than_the_one_that_ranks_first_by_loss_is_not_called_worse(tmp_path: Path) -> None:
+    folder = LocalFolder(str(tmp_path))
+    for name, loss, wrong in (("a", 0.4, range(30)), ("b", 0.5, range(3))):
+        epoch = replace(make_epochs(1, 0.5)[0], val_loss=loss)
+        leave_row(folder, Trial(trial=name, best_monitor="val_loss"), [epoch])
+        folder.write(f"trials/{name}/predictions.csv", predictions(set(wrong)))
+    table = gather(folder)[0].table.set_index("trial")
+    assert table["verdict"].to_dict() == {"a": "best", "b": "more accurate"}
+    text = {c.value for row in openpyxl.load_workbook(tmp_path / "summary.xlsx")["Summary"].iter_rows() for c in row}
+    assert any("McNemar" in str(value) for value in text)
 
 
 def test_best_within_the_grid_asks_for_nothing_and_takes_an_old_next_grid_away(sweep: LocalFolder) -> None:

@@ -224,16 +224,18 @@ def test_wanted_recall_sets_the_threshold_of_row_and_prediction(shapes: Path, ma
     assert found["test_false_negatives_at_threshold"] == found["test_confusion_at_threshold"][1][0]
     pictures = sorted((shapes / "disc").iterdir())[:5]
     said = job("predict", tmp_path / "sweep", *pictures).out
-    assert f"disc from a probability of {found['threshold']:.4f} on, which found 90% of it in validation" in said
+    share = f"{found['val_recall_at_threshold']:.0%}"
+    assert f"disc from a probability of {found['threshold']:.6g} on, which found {share} of it in validation" in said
     table = (tmp_path / "sweep" / "trials" / "1" / "predictions.csv").read_text().splitlines()
     assert table[0] == "split,picture,label,predicted,p bar,p disc" and len(table) == 1 + found["num_val"] + found["num_test"]
-    by_name = {line.split(",")[1]: float(line.split(",")[-1]) for line in table[1:]}
-    held_out = next(iter(by_name))
-    line = job("predict", tmp_path / "sweep", shapes / held_out).out.splitlines()[1]
-    label, confidence = line.split()[-2:]
-    positive = by_name[held_out]
-    assert label == ("disc" if positive >= found["threshold"] else "bar")
-    assert float(confidence) == pytest.approx(positive if label == "disc" else 1 - positive, abs=0.01)
+    discs = [line.split(",")[1] for line in table[1:] if line.startswith("val,disc")]
+    lines = job("predict", tmp_path / "sweep", *(shapes / name for name in discs)).out.splitlines()[1:]
+    labels = [line.split()[1] for line in lines]
+    assert labels.count("disc") / len(labels) == found["val_recall_at_threshold"]
+    likeliest = {line.split(",")[1]: line.split(",")[-2:] for line in table[1:]}
+    for name, line in zip(discs, lines, strict=True):
+        p_bar, p_disc = map(float, likeliest[name])
+        assert float(line.split()[2]) == pytest.approx(p_disc if line.split()[1] == "disc" else p_bar, abs=0.01)
 
 
 def test_sample_pictures_are_all_different_and_the_same_for_the_same_seed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
+from torch.nn import functional
 
+from job.data.augment import Draws
 from job.data.batches import Batches, load_batches, resize_side
 from job.data.prepare import ensure_pack
 from job.record import Epoch
 from job.storage import open_folder
 from job.training.evaluate import average_precision, choose_threshold, figures_at_threshold, roc_auc
-from job.training.fit import Evaluation, class_weights, fit, lr_of, new_state
+from job.training.fit import Evaluation, class_weights, count_steps, fit, lr_of, new_state
 from job.training.model import build_model, choose_machine, set_training
 from job.training.stopping import is_better, stopped_early, why_best
 from job.trial import GridError, Trial, parse_grid
@@ -122,7 +125,7 @@ def test_mlp_is_the_studys_net_layer_by_layer() -> None:
 
 
 def test_frozen_backbone_keeps_weights_and_statistics_and_trains_the_head(packed: Batches) -> None:
-    trial = Trial(trial="1", weights="none", image_size=40, batch_size=8, epochs=1, freeze=True)
+    trial = Trial(trial="1", weights="given.pt", image_size=40, batch_size=8, epochs=1, freeze=True)
     model, before, _ = train(trial, packed)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"fc.weight", "fc.bias"}
@@ -144,6 +147,9 @@ def test_dropout_before_resnets_head_drops_that_share_in_training_only() -> None
 
 @pytest.mark.parametrize("trial", [
     replace(MLP, image_size=40, dropout=0.3, batch_norm=True, optimizer="adam", noise=0.2, blur=1.0, rotation=20.0, shift=0.1),
+    replace(MLP, image_size=40, lr=1e-9, epochs=30, stop_monitor="val_loss", stop_min_delta=0.5, stop_patience=3,
+            class_weights="balanced", label_smoothing=0.1),
+    Trial(trial="1", weights="given.pt", image_size=40, batch_size=8, epochs=2, freeze=True, class_weights="balanced"),
     Trial(trial="1", weights="none", image_size=40, batch_size=8, epochs=2, dropout=0.3, schedule="cosine", warmup=0.5)])
 def test_every_technique_resumes_exactly_within_an_epoch(packed: Batches, trial: Trial) -> None:
     from job.training.checkpoint import read_checkpoint, restore, state_to_bytes
@@ -152,6 +158,7 @@ def test_every_technique_resumes_exactly_within_an_epoch(packed: Batches, trial:
     states = [new_state(trial, build_model(trial, 2, None, machine), machine, "then") for _ in range(3)]
     list(fit(trial, states[0], packed, machine, lambda step, steps: False))
     list(fit(trial, states[1], packed, machine, lambda step, steps: states[1].epoch == 1 and step == 2))
+    assert (states[1].epoch, states[1].step) == (1, 2) and count_steps(len(packed.indices["train"]), trial.batch_size) > 2
     restore(states[2], read_checkpoint(state_to_bytes(states[1], trial, "p", "fp32"), trial, "p", "x"))
     list(fit(trial, states[2], packed, machine, lambda step, steps: False))
     whole, resumed = states[0].model.state_dict(), states[2].model.state_dict()
@@ -168,7 +175,8 @@ def test_cosine_is_torchs_after_a_linear_warm_up() -> None:
         optimizer.step()
         schedule.step()
     warm = replace(trial, warmup=2.0)
-    assert [lr_of(warm, 0, 0.5), lr_of(warm, 1), lr_of(warm, 2), lr_of(warm, 12)] == pytest.approx([0.1, 0.2, 0.4, 0.0])
+    assert [lr_of(warm, 0, step, 4) for step in range(4)] == pytest.approx([0.05, 0.1, 0.15, 0.2])
+    assert [lr_of(warm, 1, 3, 4), lr_of(warm, 2, 0, 4), lr_of(warm, 7, 0, 4)] == pytest.approx([0.4, 0.4, 0.2])
     assert lr_of(replace(trial, schedule="constant"), 11) == 0.4
 
 
@@ -180,17 +188,81 @@ def test_balanced_class_weights_are_scikit_learns(packed: Batches) -> None:
     assert class_weights(MLP, packed) is None
 
 
+def one_step_by_hand(trial: Trial, batches: Batches, loss_of: Callable[[Tensor, Tensor], Tensor],
+                     optimizer_of: Callable[[Iterable[Tensor]], torch.optim.Optimizer]) -> tuple[Tensor, Tensor]:
+    """The head's weights after one step of `fit` and after the same step by torch alone."""
+    machine = choose_machine("fp32")
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Spy(Batches):
+        def augmented(self, indices: Tensor, draws: Draws, seed: int) -> Tensor:
+            images = super().augmented(indices, draws, seed)
+            seen.append((images, self.labels(indices)))
+            return images
+
+    model = build_model(trial, 2, None, machine)
+    list(fit(trial, new_state(trial, model, machine, "then"), Spy(**vars(batches)), machine, lambda step, steps: True))
+    reference = build_model(trial, 2, None, machine)
+    optimizer = optimizer_of(reference.parameters())
+    reference.train()
+    loss_of(reference(seen[0][0]), seen[0][1]).backward()
+    optimizer.step()
+    return model.get_submodule("fc").weight, reference.get_submodule("fc").weight  # type: ignore[return-value]
+
+
+def test_each_optimizer_setting_is_torchs_own(packed: Batches) -> None:
+    plain = replace(MLP, image_size=40, lr=0.05)
+    adam = replace(plain, optimizer="adam", weight_decay=0.1)
+    for trial, optimizer in ((replace(plain, weight_decay=0.3), lambda w: torch.optim.SGD(w, 0.05, 0.9, weight_decay=0.3)),
+                             (adam, lambda w: torch.optim.Adam(w, 0.05, weight_decay=0.1))):
+        found, expected = one_step_by_hand(trial, packed, functional.cross_entropy, optimizer)
+        assert torch.allclose(found, expected, atol=1e-7)
+
+
+def test_label_smoothing_and_class_weights_are_in_the_loss(packed: Batches) -> None:
+    plain = replace(MLP, image_size=40, lr=0.05)
+    weights = class_weights(replace(plain, class_weights="balanced"), packed)
+
+    def weighted(logits: Tensor, labels: Tensor) -> Tensor:
+        assert weights is not None
+        return (functional.cross_entropy(logits, labels, reduction="none") * weights[labels]).mean()
+
+    def smoothed(logits: Tensor, labels: Tensor) -> Tensor:
+        log_p = logits.log_softmax(1)
+        return -(0.8 * log_p.gather(1, labels[:, None])[:, 0] + 0.1 * log_p.sum(1)).mean()
+
+    def sgd(w: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(w, 0.05, 0.9)
+
+    for trial, loss in ((replace(plain, class_weights="balanced"), weighted), (replace(plain, label_smoothing=0.2), smoothed)):
+        found, expected = one_step_by_hand(trial, packed, loss, sgd)
+        plain_step, _ = one_step_by_hand(plain, packed, loss, sgd)
+        assert torch.allclose(found, expected, atol=1e-7) and not torch.allclose(found, plain_step, atol=1e-7)
+
+
+@pytest.mark.parametrize(("pictures", "size", "steps"), [
+    (29, 28, 1), (29, 7, 4), (28, 7, 4), (3, 8, 1), (1, 8, 1), (5, 1, 5), (30, 7, 5)])
+def test_lone_last_picture_joins_the_batch_before(pictures: int, size: int, steps: int) -> None:
+    assert count_steps(pictures, size) == steps
+
+
+def test_batch_normalisation_survives_a_lone_last_picture(packed: Batches) -> None:
+    trial = replace(MLP, image_size=40, batch_norm=True, batch_size=len(packed.indices["train"]) - 1)
+    assert len(train(trial, packed)[2]) == 2
+
+
 def evaluation(scores: list[float], positive: list[int]) -> Evaluation:
     p = torch.tensor(scores, dtype=torch.float64)
     return Evaluation(0.0, 0.0, torch.stack([(1 - p).log(), p.log()], 1), torch.tensor(positive))
 
 
-def test_threshold_is_the_largest_that_gives_the_wanted_recall_on_validation() -> None:
+def test_threshold_gives_the_wanted_recall_on_validation_and_lies_between_pictures() -> None:
     val = evaluation([0.9, 0.8, 0.6, 0.4, 0.3, 0.7, 0.2, 0.1], [1, 1, 1, 1, 1, 0, 0, 0])
     test = evaluation([0.5, 0.35, 0.2, 0.39, 0.6, 0.1], [1, 1, 1, 0, 0, 0])
-    for recall, threshold in ((0.2, 0.9), (0.21, 0.8), (0.8, 0.4), (0.81, 0.3), (1.0, 0.3)):
+    for recall, below, above in ((0.2, 0.8, 0.9), (0.21, 0.7, 0.8), (0.8, 0.3, 0.4), (0.81, 0.2, 0.3), (1.0, 0.2, 0.3)):
         found = figures_at_threshold(val, test, recall)
-        assert found["threshold"] == pytest.approx(threshold) and found["val_recall_at_threshold"] >= recall - 1e-9
+        assert below < found["threshold"] < above and found["val_recall_at_threshold"] >= recall - 1e-9
+        assert torch.tensor(found["threshold_margin"]).sigmoid() == pytest.approx(found["threshold"])
     assert found["test_confusion_at_threshold"] == [[1, 2], [1, 2]] and found["test_false_negatives_at_threshold"] == 1
 
 
@@ -200,8 +272,9 @@ def test_threshold_is_the_best_of_all_by_brute_force() -> None:
         scores = torch.from_numpy(rng.integers(0, 12, 40) / 12)
         positive = torch.from_numpy(rng.random(40) < 0.4)
         recall = float(rng.choice([0.5, 0.8, 0.95, 1.0]))
-        good = [t for t in scores.tolist() if (scores[positive] >= t).double().mean() >= recall - 1e-9]
-        assert choose_threshold(scores, positive, recall) == max(good)
+        good = max(t for t in scores.tolist() if (scores[positive] >= t).double().mean() >= recall - 1e-9)
+        found = choose_threshold(scores, positive, recall)
+        assert torch.equal(scores >= found, scores >= good) and (scores - found).abs().min() > 1e-3
 
 
 def test_roc_auc_is_mann_whitney_and_average_precision_its_definition_with_ties() -> None:
@@ -227,8 +300,15 @@ def test_roc_auc_is_mann_whitney_and_average_precision_its_definition_with_ties(
     ("model,weights\nmlp,imagenet", "column weights: weights is imagenet, which model mlp has not; set weights to none"),
     ("model\nmlp", "column weights: weights is imagenet, which model mlp has not"),
     ("image_size\n16", "column image_size: image_size is 16; 40 is the least for model resnet18"),
-    ("batch_norm\nyes", "column batch_norm: batch_norm is for model mlp"),
-    ("model,weights,freeze\nmlp,none,yes", "column freeze: freeze is for model resnet18"),
+    ("batch_norm\nyes", "column batch_norm: batch_norm has no effect where model is resnet18"),
+    ("model,weights,freeze\nmlp,w.pt,yes", "column freeze: freeze has no effect where model is mlp"),
+    ("weights,freeze\nnone,yes", "column freeze: freeze keeps the weights that the net begins with, and weights is none"),
+    ("stop_patience\n5", "column stop_patience: stop_patience has no effect where stop_monitor is none"),
+    ("optimizer,momentum\nadam,0.5", "column momentum: momentum has no effect where optimizer is adam"),
+    ("schedule,gamma\ncosine,0.5", "column gamma: gamma has no effect where schedule is cosine"),
+    ("hidden\n10-5", "column hidden: hidden has no effect where model is resnet18"),
+    ("epochs,warmup\n3,3", "column warmup: warmup is 3; it must be less than epochs"),
+    ("model,weights,batch_norm,batch_size\nmlp,none,yes,1", "column batch_size: batch_size is 1; batch_norm needs 2"),
     ("model,weights,hidden\nmlp,none,100x50", "column hidden: hidden is '100x50'"),
     ("freeze\nmaybe", "column freeze: freeze is 'maybe'; yes or no is needed"),
     ("stop_monitor\naccuracy", "column stop_monitor: stop_monitor is 'accuracy'; one of none, val_loss"),

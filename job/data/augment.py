@@ -4,6 +4,7 @@ A map takes a point of the output, (u, v) from 0 to 1, to a point (x, y) of the 
 pixel spans 0 to 1: x = a u + b v + c. Everything that moves pixels is composed into the map and sampled once.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def blurred(images_NCHW: Tensor, sigma_N: Tensor) -> Tensor:
     num, channels, height, width = images_NCHW.shape
     radius = min(max(1, math.ceil(4 * float(sigma_N.max()))), min(height, width) - 1)
     steps = torch.arange(-radius, radius + 1, device=images_NCHW.device, dtype=images_NCHW.dtype)
-    sigma_N1 = sigma_N.to(images_NCHW)[:, None].clamp(min=1e-3)
+    sigma_N1 = sigma_N.to(images_NCHW, non_blocking=True)[:, None].clamp(min=1e-3)
     kernel_NK = torch.exp(-0.5 * (steps / sigma_N1) ** 2)
     kernel_NK = (kernel_NK / kernel_NK.sum(1, keepdim=True)).repeat_interleave(channels, 0)
     planes = functional.pad(images_NCHW.reshape(1, num * channels, height, width), [radius] * 4, mode="reflect")
@@ -122,7 +123,7 @@ def blurred(images_NCHW: Tensor, sigma_N: Tensor) -> Tensor:
 def noisy(images_NCHW: Tensor, noise_N: Tensor, generator: torch.Generator) -> Tensor:
     """Images, 0 to 255, with Gaussian noise of each its own deviation (of 1), cut to 0 to 255."""
     noise = torch.randn(images_NCHW.shape, generator=generator, device=images_NCHW.device)
-    return (images_NCHW + 255 * noise_N.to(noise)[:, None, None, None] * noise).clamp(0, 255)
+    return (images_NCHW + 255 * noise_N.to(noise, non_blocking=True)[:, None, None, None] * noise).clamp(0, 255)
 
 
 def sample_each(pictures: Sequence[Tensor], maps_N23: Tensor, size: int) -> Tensor:
@@ -169,7 +170,14 @@ def sample_ragged(pixels_P3: Tensor, starts_N: Tensor, sizes_N2: Tensor, maps_N2
     return top.lerp(bottom, fy).permute(0, 3, 1, 2)
 
 
+@functools.cache
+def mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's, of pixels 0 to 255, on a device; kept, because each copy to an accelerator would wait for it."""
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+    return mean, std
+
+
 def normalise(images_NCHW: Tensor) -> Tensor:
     """0 to 255 -> ImageNet's mean 0 and deviation 1, in channels_last order."""
-    mean, std = (torch.tensor(v, device=images_NCHW.device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+    mean, std = mean_and_std(images_NCHW.device)
     return ((images_NCHW.float() - mean) / std).contiguous(memory_format=torch.channels_last)

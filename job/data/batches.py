@@ -76,7 +76,7 @@ class Batches:
 
     def labels(self, indices: Tensor) -> Tensor:
         """labels_N, int64, on the device."""
-        return self.labels_N[indices.to(self.labels_N.device)]
+        return self.labels_N[indices.to(self.labels_N.device, non_blocking=True)]
 
 
 def crop_centers(pictures: Sequence[Tensor], size: int) -> Tensor:
@@ -174,6 +174,8 @@ def make_resident(pictures: Sequence[Tensor], sizes_N2: Tensor, device: torch.de
     """All pixels on the accelerator, or None on a CPU and where they would take more than half of its free memory."""
     if device.type != "cuda":
         return None
+    # What earlier trials of this process used and torch still holds counts as free.
+    torch.cuda.empty_cache()
     num_bytes = int(3 * sizes_N2.prod(1).sum())
     if num_bytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         return None

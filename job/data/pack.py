@@ -168,7 +168,7 @@ def warn(classes: Sequence[str], counts: collections.Counter[str], conflicts: Se
     """What a person should know before trusting a figure from this pack."""
     total = sum(counts.values())
     found = [f"class {name!r} is rare: {counts[name]} of {total} pictures; accuracy alone says little of it"
-             for name in classes if counts[name] < RARE_SHARE * total]
+             for name in classes if counts[name] < min(RARE_SHARE, 0.5 / len(classes)) * total]
     found += [f"byte-identical pictures have different labels: {', '.join(names)}" for names in conflicts]
     return found
 

@@ -56,8 +56,9 @@ def baseline_notes(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame])
 
 
 def judge(table: pd.DataFrame, right: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """The ranked table with `p_vs_best` and `verdict`: best, same as best, or worse; the cheapest of the same is preferred.
+    """The ranked table with `p_vs_best` and `verdict`; of the trials that are the same as the best the cheapest is preferred.
 
+    A verdict is: best, same as best, worse, or, where something else than accuracy ranks the trials, more accurate.
     right: trial -> `hits`. A trial without predictions has no p-value and no verdict.
     """
     table = table.assign(p_vs_best=float("nan"), verdict="")
@@ -69,9 +70,11 @@ def judge(table: pd.DataFrame, right: Mapping[str, pd.Series]) -> pd.DataFrame:
     for index, line in ranked.iloc[1:].iterrows():
         if line["trial"] in right:
             pair = pd.concat([right[best["trial"]], right[line["trial"]]], axis=1, keys=["best", "other"], join="inner")
-            p = mcnemar(int((pair["best"] & ~pair["other"]).sum()), int((pair["other"] & ~pair["best"]).sum()))
+            only_best, only_other = int((pair["best"] & ~pair["other"]).sum()), int((pair["other"] & ~pair["best"]).sum())
+            p = mcnemar(only_best, only_other)
             table.loc[index, "p_vs_best"] = p
-            table.loc[index, "verdict"] = "same as best" if p > LEVEL else "worse"
+            different = "worse" if only_best > only_other else "more accurate"
+            table.loc[index, "verdict"] = "same as best" if p > LEVEL else different
     same = table[table["verdict"].isin(["best", "same as best"])]
     # Clocks are noisy: of trials about as cheap as the cheapest, the best is preferred.
     cheapest = same[~(same["seconds"] > ALIKE_COST * same["seconds"].min())].index[0]
@@ -82,9 +85,11 @@ def judge(table: pd.DataFrame, right: Mapping[str, pd.Series]) -> pd.DataFrame:
 
 def verdict_notes(table: pd.DataFrame) -> list[str]:
     """What the verdicts come to, in words."""
+    if table["p_vs_best"].isna().all():
+        return []
     same = table[table["verdict"].str.startswith("same as best")]
     if same.empty:
-        return []
+        return [f"every other trial can be told from the best (p at most {LEVEL:g}, {TEST})"]
     preferred = table[table["verdict"].str.endswith("preferred")].iloc[0]
     count = int((table["rank"].notna()).sum())
     return [f"cannot be told from the best (p > {LEVEL:g}, {TEST}): {len(same)} of the {count - 1} others: "
@@ -101,8 +106,10 @@ def repeats(table: pd.DataFrame) -> pd.DataFrame:
     ranked = table[table["rank"].notna()]
     figures = [name for name in REPEATED if name in ranked and ranked[name].notna().any()]
     lines = []
-    for _, group in ranked.groupby(settings, sort=False, dropna=False):
-        if group["seed"].nunique() > 1:
+    for _, every in ranked.groupby(settings, sort=False, dropna=False):
+        # A seed that stands twice is one and the same run.
+        group = every.drop_duplicates("seed")
+        if len(group) > 1:
             line = {"trials": ", ".join(group["trial"]), "num_seeds": len(group)}
             line |= {name: group.iloc[0][name] for name in settings if name in ("lr", "epochs") or ranked[name].nunique() > 1}
             for name in figures:
@@ -139,27 +146,41 @@ def next_values(name: str, values: Sequence[float], best: float) -> list[float]:
     return [float(f"{value:.3g}") for value in found]
 
 
-def next_grid(table: pd.DataFrame) -> tuple[list[Trial], list[str]]:
-    """Trials to try next, where the best lr or epochs lies on the edge of the grid, and why; none where it lies within."""
+def next_grid(table: pd.DataFrame, grid: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+    """Trials to try next, where the best lr or epochs lies on the edge of the grid, and why; none where it lies within.
+
+    The edge is that of every trial, done, failed, diverged or still to come, that differs from the best in lr, epochs and
+    seed alone. Fewer epochs are asked for only under the schedule cosine (else they are the beginning of the same run),
+    more only where early stopping did not end the best one.
+    """
     ranked = table[table["rank"].notna()]
     if ranked.empty:
         return [], []
     best = as_trial(ranked.iloc[0])
-    # Only trials that differ from the best in lr, epochs and seed say where the edge of its grid is.
-    alike = [replace(as_trial(line), trial=best.trial, lr=best.lr, epochs=best.epochs, seed=best.seed) == best
-             for _, line in ranked.iterrows()]
-    ranked = ranked[alike]
-    used = {str(name) for name in table["trial"]}
-    trials, notes = [], []
+    known = [*grid, *(as_trial(line) for _, line in table.iterrows())]
+    alike = [trial for trial in known
+             if replace(trial, trial=best.trial, lr=best.lr, epochs=best.epochs, seed=best.seed, warmup=best.warmup) == best]
+    used = {trial.trial for trial in known}
+    trials: list[Trial] = []
+    notes = []
     for name in ("lr", "epochs"):
-        values = [float(value) for value in ranked[name]]
-        found = next_values(name, values, float(getattr(best, name)))
+        values, value = [float(getattr(trial, name)) for trial in alike], float(getattr(best, name))
+        largest = value == max(values)
+        pointless = name == "epochs" and (ranked.iloc[0]["epochs_run"] < best.epochs if largest else best.schedule != "cosine")
+        found = [] if pointless else [new for v in next_values(name, values, value) if (new := changed(best, name, v, used))]
         if found:
-            edge = "largest" if float(getattr(best, name)) == max(values) else "smallest"
-            notes.append(f"the best {name}, {getattr(best, name):g}, is the {edge} of the grid: try "
-                         f"{' and '.join(f'{value:g}' for value in found)} next")
-            trials += [replace(best, **{"trial": new_name(used, best.trial), name: type(getattr(best, name))(v)}) for v in found]
+            notes.append(f"the best {name}, {value:g}, is the {'largest' if largest else 'smallest'} of the grid: try "
+                         f"{' and '.join(format(getattr(trial, name), 'g') for trial in found)} next")
+            trials += found
     return trials, notes
+
+
+def changed(best: Trial, name: str, value: float, used: set[str]) -> Trial | None:
+    """The best trial with another value under a new name, or None where that is beyond what the field allows."""
+    try:
+        return replace(best, **{"trial": new_name(used, best.trial), name: type(getattr(best, name))(value)})
+    except ValueError:
+        return None
 
 
 def as_trial(line: pd.Series) -> Trial:

@@ -30,7 +30,7 @@ from job.results.compare import (
 )
 from job.results.workbook import settings_of, workbook_bytes
 from job.storage import Folder, join
-from job.trial import MONITORS, Trial, format_grid
+from job.trial import Trial, format_grid, is_max
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Summary:
         """What a reader must know besides the table."""
         found = [*self.baseline, *verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
         if self.next_trials:
-            found.append(f"{NEXT_GRID} holds these trials: add them with `job sweep --grid SWEEP/{NEXT_GRID} SWEEP`")
+            found.append(f"{NEXT_GRID} is the grid with these trials added: `job sweep --grid SWEEP/{NEXT_GRID} SWEEP`")
         if self.missing:
             found.append(f"{len(self.missing)} of the grid's trials have no row yet: {', '.join(self.missing)}")
         if self.failed:
@@ -81,7 +81,8 @@ class Summary:
 
 def collect(sweep: Folder) -> Summary:
     """Read every row and epoch table of the sweep; raises MissingInput where there is no row at all."""
-    grid = [trial.trial for trial in read_grid(sweep)] if sweep.exists(GRID) else []
+    grid_trials = read_grid(sweep) if sweep.exists(GRID) else []
+    grid = [trial.trial for trial in grid_trials]
     found = {name.split("/")[1] for name in sweep.names("trials/") if name.endswith("/row.json") and name.count("/") == 2}
     names = [name for name in grid if name in found] + sorted(found.difference(grid), key=natural)
     rows = [row for name in names if (row := read_row(sweep, name))]
@@ -94,7 +95,8 @@ def collect(sweep: Folder) -> Summary:
     table, monitor = rank(rows, pack_hash)
     predictions = read_predictions(sweep, table[table["rank"].notna()]["trial"])
     table = judge(table, {name: hits(found) for name, found in predictions.items()})
-    next_trials, next_notes = next_grid(table)
+    next_trials, next_notes = next_grid(table, grid_trials)
+    next_trials = [*grid_trials, *next_trials] if next_trials else []
     return Summary(table, epochs, monitor, baseline_notes(table, predictions), repeats(table), next_trials, next_notes,
                    missing=[name for name in grid if name not in found],
                    other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
@@ -121,21 +123,24 @@ def epochs_table(epochs: Sequence[Epoch]) -> pd.DataFrame:
 
 
 def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str]:
-    """The table, best first, and the figure that it is sorted by: what the trials monitor, val_acc if they differ.
+    """The table, best first, and the figure that it is sorted by: what the trials monitor in validation, val_acc if they differ.
 
     Equal figures: the lower validation loss, then fewer epochs, come first.
     """
     lines = [{**row.settings, **{key: value for key, value in asdict(row).items() if key != "settings"}} for row in rows]
     table = pd.DataFrame(lines)
-    monitored = {str(row.settings.get("best_monitor", "val_acc")) for row in rows}
-    monitor = monitored.pop() if len(monitored) == 1 else "val_acc"
+    usable_rows = [row.settings for row in rows if row.pack_hash == pack_hash and row.status != "failed"]
+    monitored = {(str(settings.get("best_monitor", "val_acc")), str(settings.get("best_mode", "auto"))) for settings in usable_rows}
+    # Figures of the training pictures say nothing of a winner.
+    monitor, mode = next(iter(monitored)) if len(monitored) == 1 else ("val_acc", "auto")
+    monitor, mode = (monitor, mode) if monitor.startswith("val_") else ("val_acc", "auto")
     keys = [f"best_{monitor}", "best_val_loss", "epochs"]
     table["seed"] = table.get("seed", 0)
     for name in {*keys, "seconds", *(f"{part}_{figure}" for part in ("best", "median", "last") for figure in FIGURES)}:
         table[name] = pd.to_numeric(table[name]) if name in table else float("nan")
     usable = (table["pack_hash"] == pack_hash) & (table["status"] != "failed") & table[keys[0]].notna()
     order = table.assign(unusable=~usable).sort_values(
-        ["unusable", *keys], ascending=[True, MONITORS[monitor] == "min", True, True], kind="stable").index
+        ["unusable", *keys], ascending=[True, not is_max(monitor, mode), True, True], kind="stable").index
     table = table.loc[order].reset_index(drop=True)
     table["rank"] = [number + 1.0 if number < usable.sum() else float("nan") for number in range(len(table))]
     return table, monitor

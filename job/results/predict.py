@@ -37,7 +37,8 @@ class Predictor:
     image_size: int
     short_side: int
     threshold: float | None = None
-    recall: float = 0.0
+    threshold_margin: float | None = None
+    val_recall: float | None = None
 
     @torch.inference_mode()
     def predict(self, pictures: Sequence[str]) -> Iterator[Prediction]:
@@ -57,15 +58,13 @@ class Predictor:
             images_NCHW = normalise(crop_centers([picture_HWC], self.image_size).to(self.machine.device))
             with self.machine.autocast():
                 logits_NK = self.model(images_NCHW)
-            yield Prediction(uri, *self.decide(logits_NK.double().softmax(1)[0].tolist()))
+            yield Prediction(uri, *self.decide(logits_NK[0].double()))
 
-    def decide(self, probabilities: Sequence[float]) -> tuple[str, float]:
+    def decide(self, logits_K: torch.Tensor) -> tuple[str, float]:
         """The class and its probability: the likeliest, or for two classes the positive one from the threshold on."""
-        if self.threshold is None:
-            index = max(range(len(probabilities)), key=probabilities.__getitem__)
-        else:
-            index = int(probabilities[1] >= self.threshold)
-        return self.classes[index], probabilities[index]
+        least = self.threshold_margin
+        index = int(logits_K.argmax() if least is None else logits_K[1] - logits_K[0] >= least)
+        return self.classes[index], float(logits_K.softmax(0)[index])
 
 
 def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
@@ -88,14 +87,14 @@ def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
     known = Trial(**{spec.name: settings[spec.name] for spec in fields(Trial) if spec.name in settings})
     model = build_model(known, len(classes), parse_weights(data, join(sweep.uri, name)), machine).eval()
     return Predictor(trial, model, machine, classes, known.image_size, about["short_side"],
-                     about.get("threshold"), known.recall)
+                     about.get("threshold"), about.get("threshold_margin"), about.get("val_recall"))
 
 
 def print_predictions(predictor: Predictor, predictions: Iterable[Prediction]) -> None:
     """By what it is decided, then a line a picture; raises BadData at the end where some could not be read."""
     rule = "" if predictor.threshold is None else (
-        f"; {predictor.classes[1]} from a probability of {predictor.threshold:.4f} on, which found "
-        f"{predictor.recall:.0%} of it in validation")
+        f"; {predictor.classes[1]} from a probability of {predictor.threshold:.6g} on, which found "
+        f"{predictor.val_recall or 0:.0%} of it in validation")
     print(f"by the best weights of trial {predictor.trial}{rule}")
     bad: list[JobError] = []
     for item in predictions:

@@ -126,7 +126,8 @@ def workbook_bytes(table: pd.DataFrame, epochs: dict[str, pd.DataFrame], repeats
     pages = {line["trial"]: book.page(f"Trial {line['trial']}") for _, line in in_order.iterrows()}
     medians = {}
     for _, line in in_order.iterrows():
-        medians[line["trial"]] = write_trial(pages[line["trial"]], line, epochs[line["trial"]])
+        settings = ["trial", *(name for name in CONDENSED if name != "seconds"), *settings_of(table)]
+        medians[line["trial"]] = write_trial(pages[line["trial"]], line, epochs[line["trial"]], list(dict.fromkeys(settings)))
     below = write_summary(summary, table, monitor, notes)
     for best in table[table["rank"] == 1]["trial"]:
         add_charts(summary, pages[best].name, epochs[best], f" of the best trial, {best}", [(below, 0), (below, 8)])
@@ -185,10 +186,10 @@ def write_repeats(page: Page, repeats: pd.DataFrame) -> None:
     page.close(1, 0)
 
 
-def write_trial(page: Page, line: pd.Series, epochs: pd.DataFrame) -> dict[str, str]:
+def write_trial(page: Page, line: pd.Series, epochs: pd.DataFrame, settings: Sequence[str]) -> dict[str, str]:
     """Settings and medians on the left, the epochs beside them, two charts; answers where the medians stand."""
-    facts = [*(spec.name for spec in fields(Trial)), "status", "cause", "best_epoch", "best_val_acc", "best_val_loss",
-             "test_acc", "test_recall", "test_false_negatives", "seconds"]
+    facts = [*settings, "status", "cause", "best_epoch", "best_reason", "best_val_acc", "best_val_loss", "test_acc",
+             "test_recall", "test_false_negatives", "seconds"]
     page.put(0, 0, "Setting", "head")
     page.put(0, 1, "Value", "head right")
     for column, name in enumerate(epochs.columns, EPOCH_COLUMN):

@@ -3,7 +3,7 @@
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -66,8 +66,9 @@ def check_unchanged(sweep: Folder, trials: Sequence[Trial], passport: Passport) 
 def check_same(where: str, settings: dict[str, Any], of_pack: str, trial: Trial, pack_hash: str) -> None:
     """Raise BadConfig, naming each difference, where a file was made by other settings or from another pack."""
     want = asdict(trial)
-    differences = [f"{name} was {settings[name]!r}, now {want[name]!r}"
-                   for name in want if name in settings and settings[name] != want[name]]
+    # What an older version did not record was at its default.
+    have = {spec.name: settings.get(spec.name, spec.default) for spec in fields(Trial)}
+    differences = [f"{name} was {have[name]!r}, now {want[name]!r}" for name in want if have[name] != want[name]]
     if of_pack != pack_hash:
         differences.append(f"the pack was {of_pack[:12]}, now {pack_hash[:12]}")
     if differences:

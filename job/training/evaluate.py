@@ -19,7 +19,7 @@ def figures_on_test(test: Evaluation, num_classes: int) -> dict[str, Any]:
     found = figures_of(confusion_matrix(test.logits_NK.argmax(1), test.labels_N, num_classes), "test_")
     found |= {"test_loss": test.loss, "test_acc": test.acc}
     if num_classes == 2:
-        scores_N, positive_N = positive_scores(test), test.labels_N == 1
+        scores_N, positive_N = positive_margins(test), test.labels_N == 1
         found |= {"test_roc_auc": roc_auc(scores_N, positive_N), "test_average_precision": average_precision(scores_N, positive_N)}
     return found
 
@@ -38,25 +38,35 @@ def figures_of(confusion_KK: Tensor, prefix: str) -> dict[str, Any]:
         f"{prefix}f1": f1_K[of_interest].mean().item(), f"{prefix}false_negatives": int(missed_K[of_interest].sum())}
 
 
-def positive_scores(evaluation: Evaluation) -> Tensor:
-    """scores_N, float64: the probability of the second of two classes."""
-    return evaluation.logits_NK.double().softmax(1)[:, 1]
+def positive_margins(evaluation: Evaluation) -> Tensor:
+    """margins_N, float64: the second logit of two less the first, whose sigmoid is the probability of the positive class.
+
+    Ranked by it rather than by the probability, which rounds to 1 for many pictures of a sure net.
+    """
+    logits_NK = evaluation.logits_NK.double()
+    return logits_NK[:, 1] - logits_NK[:, 0]
 
 
-def choose_threshold(scores_N: Tensor, positive_N: Tensor, recall: float) -> float:
-    """The largest threshold t for which at least the wanted share of the positives scores t or more."""
-    ranked = scores_N[positive_N].sort(descending=True).values
+def choose_threshold(margins_N: Tensor, positive_N: Tensor, recall: float) -> float:
+    """A margin from which at least the wanted share of the positives lies, and as few other pictures as that allows.
+
+    Halfway to the next picture below, so that a last bit that differs from batch to batch decides nothing.
+    """
+    ranked = margins_N[positive_N].sort(descending=True).values
     # The small number keeps 0.95 * 20 = 19.000000000000004 from asking for a twentieth.
-    return float(ranked[max(1, math.ceil(recall * len(ranked) - 1e-9)) - 1])
+    lowest = ranked[max(1, math.ceil(recall * len(ranked) - 1e-9)) - 1]
+    below = margins_N[margins_N < lowest]
+    return float((lowest + below.max()) / 2 if len(below) else lowest - 0.5)
 
 
 def figures_at_threshold(val: Evaluation, test: Evaluation | None, recall: float) -> dict[str, Any]:
     """For two classes: the threshold chosen on validation for a wanted recall, its recall there, and the test figures at it."""
-    scores_N, positive_N = positive_scores(val), val.labels_N == 1
-    threshold = choose_threshold(scores_N, positive_N, recall)
-    found = {"threshold": threshold, "val_recall_at_threshold": (scores_N[positive_N] >= threshold).double().mean().item()}
+    margins_N, positive_N = positive_margins(val), val.labels_N == 1
+    margin = choose_threshold(margins_N, positive_N, recall)
+    found = {"threshold": torch.tensor(margin).sigmoid().item(), "threshold_margin": margin,
+             "val_recall_at_threshold": (margins_N[positive_N] >= margin).double().mean().item()}
     if test:
-        confusion_KK = confusion_matrix((positive_scores(test) >= threshold).long(), test.labels_N, 2)
+        confusion_KK = confusion_matrix((positive_margins(test) >= margin).long(), test.labels_N, 2)
         found |= {f"{name}_at_threshold": value for name, value in figures_of(confusion_KK, "test_").items()}
     return found
 

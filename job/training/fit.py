@@ -76,16 +76,21 @@ def generator_for(trial: Trial, *parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(trial, *parts))
 
 
-def lr_of(trial: Trial, epoch: int, share: float = 0.0) -> float:
-    """The learning rate after `epoch` whole epochs and a share of the next: torch's StepLR or cosine, after a linear warm-up."""
-    done = epoch + share
+def lr_of(trial: Trial, epoch: int, step: int = 0, num_steps: int = 1) -> float:
+    """The learning rate of a step, epochs and steps counted from 0.
+
+    The schedule step is torch's StepLR; cosine is torch's CosineAnnealingLR at the epochs' beginnings and goes on between
+    them; a linear warm-up reaches lr with the last step of its epochs.
+    """
+    done = epoch + step / num_steps
     factor = 1.0
     if trial.schedule == "step":
         factor = trial.gamma ** (epoch // trial.step_size)
     elif trial.schedule == "cosine":
         total = max(trial.epochs - trial.warmup, 1e-9)
         factor = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done - trial.warmup) / total)))
-    return float(trial.lr * factor * (min(1.0, done / trial.warmup) if trial.warmup else 1.0))
+    warm = min(1.0, (epoch + (step + 1) / num_steps) / trial.warmup) if trial.warmup else 1.0
+    return float(trial.lr * factor * warm)
 
 
 def class_weights(trial: Trial, batches: Batches) -> Tensor | None:
@@ -114,14 +119,13 @@ def train_epoch(trial: Trial, state: State, batches: Batches, machine: Machine,
     """The rest of one epoch's steps; whether it was finished."""
     indices = batches.indices["train"]
     order_N = indices[torch.randperm(len(indices), generator=generator_for(trial, state.epoch, "order"))]
-    num_steps = -(-len(order_N) // trial.batch_size)
-    loss_of = functools.partial(functional.cross_entropy, weight=class_weights(trial, batches),
-                                label_smoothing=trial.label_smoothing)
+    num_steps = count_steps(len(order_N), trial.batch_size)
+    loss_of = functools.partial(training_loss, weights_K=class_weights(trial, batches), smoothing=trial.label_smoothing)
     set_training(state.model, trial)
     started, begun = time.perf_counter(), state.epoch_seconds
     for step, here_N, draws in steps_of(trial, state, batches, order_N):
         for group in state.optimizer.param_groups:
-            group["lr"] = lr_of(trial, state.epoch, step / num_steps)
+            group["lr"] = lr_of(trial, state.epoch, step, num_steps)
         images_NCHW = batches.augmented(here_N, draws, seed_of(trial, state.epoch, step, "noise"))
         if trial.dropout:
             torch.manual_seed(seed_of(trial, state.epoch, step, "dropout"))
@@ -138,11 +142,33 @@ def train_epoch(trial: Trial, state: State, batches: Batches, machine: Machine,
 
 def steps_of(trial: Trial, state: State, batches: Batches, order_N: Tensor) -> Iterator[tuple[int, Tensor, Draws]]:
     """The epoch's steps from the state's on: number, indices and draws, the draws made a block of steps at a time."""
-    size, block = trial.batch_size, BLOCK * trial.batch_size
-    for first in range(state.step * size // block * block, len(order_N), block):
-        draws = draw(batches.sizes_N2[order_N[first:first + block]], trial, generator_for(trial, state.epoch, "draws", first))
-        for start in range(max(first, state.step * size), min(first + block, len(order_N)), size):
-            yield start // size, order_N[start:start + size], draws.part(slice(start - first, start - first + size))
+    size, num_steps = trial.batch_size, count_steps(len(order_N), trial.batch_size)
+    for block in range(state.step // BLOCK * BLOCK, num_steps, BLOCK):
+        end = min(block + BLOCK, num_steps)
+        here_N = order_N[block * size:len(order_N) if end == num_steps else end * size]
+        draws = draw(batches.sizes_N2[here_N], trial, generator_for(trial, state.epoch, "draws", block))
+        for step in range(max(block, state.step), end):
+            of_step = slice((step - block) * size, None if step == num_steps - 1 else (step - block + 1) * size)
+            yield step, here_N[of_step], draws.part(of_step)
+
+
+def count_steps(num_pictures: int, batch_size: int) -> int:
+    """The steps of an epoch.
+
+    A single picture that would be left over joins the last batch: batch normalisation has no deviation of one.
+    """
+    whole, rest = divmod(num_pictures, batch_size)
+    return whole + (rest > 1 or whole == 0)
+
+
+def training_loss(logits_NK: Tensor, labels_N: Tensor, weights_K: Tensor | None, smoothing: float) -> Tensor:
+    """The mean cross-entropy of a batch, each picture times the weight of its class.
+
+    Divided by the number of pictures, not by the sum of the batch's weights as torch would: so small batches weigh a rare
+    class as much as large ones, and the epoch's mean is the mean over its pictures.
+    """
+    total = functional.cross_entropy(logits_NK, labels_N, weights_K, reduction="sum", label_smoothing=smoothing)
+    return total / len(labels_N)
 
 
 def train_step(state: State, machine: Machine, images_NCHW: Tensor, labels_N: Tensor, loss_of: Callable[..., Tensor]) -> None:
@@ -165,7 +191,7 @@ def finish_epoch(trial: Trial, state: State, batches: Batches, machine: Machine)
     epoch = Epoch(
         epoch=state.epoch + 1, train_loss=float(state.loss_sum.item() / num_train),
         train_acc=float(state.num_correct.item() / num_train), val_loss=val.loss, val_acc=val.acc,
-        lr=lr_of(trial, state.epoch), images_per_second=num_train / state.epoch_seconds,
+        lr=float(state.optimizer.param_groups[0]["lr"]), images_per_second=num_train / state.epoch_seconds,
         train_seconds=state.epoch_seconds, val_seconds=time.perf_counter() - started)
     state.history.append(epoch)
     if not epoch.diverged and is_better(trial, epoch, state.best):

@@ -15,7 +15,7 @@ from job.record import Row, epochs_to_csv
 from job.training.checkpoint import state_to_bytes
 from job.training.display import Display
 from job.training.events import end_events, epoch_events, file_name, start_events
-from job.training.fit import State
+from job.training.fit import State, count_steps
 from job.training.host import host_name, now
 from job.training.model import Machine, weights_to_bytes
 from job.trial import Trial
@@ -45,7 +45,7 @@ class Records:
     def begin(self, state: State) -> None:
         """Show where the trial starts or goes on, and write its hyper-parameters."""
         t = self.trial
-        self.epoch_index, self.num_steps = state.epoch, -(-len(self.batches.indices["train"]) // t.batch_size)
+        self.epoch_index, self.num_steps = state.epoch, count_steps(len(self.batches.indices["train"]), t.batch_size)
         self.display.begin(f"trial {t.trial} epoch {state.epoch + 1}/{t.epochs}", t.epochs * self.num_steps,
                            state.epoch * self.num_steps + state.step)
         resumed = f", goes on after epoch {state.epoch}, step {state.step}" if state.epoch or state.step else ""
@@ -110,7 +110,8 @@ class Records:
         if state.best_weights:
             self.put("predictions.csv", predictions)
             about = {"settings": asdict(self.trial), "classes": self.passport.classes, "epoch": row.best_epoch,
-                     "threshold": row.threshold, "precision": self.machine.precision,
+                     "threshold": row.threshold, "threshold_margin": row.threshold_margin,
+                     "val_recall": row.val_recall_at_threshold, "precision": self.machine.precision,
                      "short_side": self.passport.options["short_side"], "pack_hash": self.passport.pack_hash}
             self.put("best.safetensors", weights_to_bytes(state.best_weights, about))
         self.put(file_name(state.epoch + 1), end_events(row))

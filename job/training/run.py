@@ -14,7 +14,7 @@ import torch
 
 from job.data.batches import Batches, load_batches
 from job.data.pack import Passport
-from job.errors import OutOfMemory, Stopped, TryAgain
+from job.errors import BadConfig, OutOfMemory, Stopped, TryAgain
 from job.layout import read_beat, read_row, trial_file
 from job.outbox import Outbox
 from job.record import Row, row_to_json, summarise
@@ -39,6 +39,9 @@ def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display)
     if row := finished_row(sweep, trial, passport):
         display.row(row, already=True)
         return row
+    if trial.recall and len(passport.classes) != 2:
+        raise BadConfig(f"trial {trial.trial}: recall is for two classes, and there are {len(passport.classes)}; "
+                        "leave it out, or prepare with --positive CLASS")
     refuse_twice(sweep, trial)
     with contextlib.closing(Outbox(sweep, display.say)) as outbox, stop_signals() as stop, gpu_memory(trial):
         machine, state = resume_or_start(sweep, trial, passport)
@@ -111,7 +114,7 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
     predictions = b""
     if state.best_weights:
         num_classes, has_test = len(passport.classes), len(batches.indices["test"]) > 0
-        if has_test:
+        if has_test and not state.history[-1].diverged:
             last = figures_on_test(evaluate(state.model, batches, "test", machine), num_classes)
             figures |= {"last_test_acc": last["test_acc"], "last_test_false_negatives": last["test_false_negatives"]}
         last_weights = {key: value.clone() for key, value in state.model.state_dict().items()}

@@ -1,5 +1,6 @@
 """Every trial of a grid on this machine, one after another; one that fails does not stop the others."""
 
+import gc
 import traceback
 from collections.abc import Sequence
 
@@ -22,7 +23,9 @@ def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
         except (Stopped, TryAgain, AccessDenied):
             raise
         except JobError as error:
-            failures.append(error)
+            # A copy: the error itself would keep the failed trial's frames, and so its memory, from the next trials.
+            failures.append(type(error)(str(error)))
+        gc.collect()
     return failures
 
 
