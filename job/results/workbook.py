@@ -41,7 +41,9 @@ def kind_of(name: str) -> str:
     name = name.removesuffix("_at_threshold")
     if name.endswith(("_loss", "_acc", "_precision", "_recall", "_f1", "_auc", "_vs_best", "threshold")):
         return "figure"
-    return "seconds" if "second" in name else "plain"
+    if "second" in name:
+        return "seconds"
+    return "figure" if name.startswith(("mean_", "std_")) else "plain"
 
 
 class Book:
