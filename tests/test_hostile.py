@@ -290,8 +290,8 @@ def test_sigterm_while_a_trial_concludes_ends_the_sweep_after_it(shapes: Path, m
 
 
 def test_second_process_on_one_trial_is_refused(shapes: Path, make_grid: Callable[..., Path], tmp_path: Path) -> None:
-    process = start_job("sweep", "--images", shapes, "--grid", make_grid(lr=[0.01], epochs=[500]), tmp_path / "s")
-    wait_for_line(process, "epoch 1/500")
+    process = start_job("sweep", "--images", shapes, "--grid", make_grid(lr=[0.01], epochs=[50_000]), tmp_path / "s")
+    wait_for_line(process, "epoch 1/50000")
     second = job("train", tmp_path / "s", "--trial", "1")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
