@@ -28,6 +28,11 @@ def trial_file(trial: str, name: str) -> str:
     return f"trials/{trial}/{name}"
 
 
+def trials_with(folder: Folder, name: str) -> set[str]:
+    """The trials that have left this file."""
+    return {parts[1] for found in folder.names("trials/") if len(parts := found.split("/")) == 3 and parts[2] == name}
+
+
 def read_text(folder: Folder, name: str) -> str:
     """A UTF-8 file of the folder; raises BadConfig where it is not one."""
     try:

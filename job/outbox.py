@@ -21,6 +21,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._busy = self._closed = False
         self._failure: JobError | None = None
+        self._warned: set[str] = set()
         self._thread = threading.Thread(target=self._send_all, name="outbox", daemon=True)
         self._thread.start()
 
@@ -41,9 +42,12 @@ class Outbox:
             failure = self._send(name, data)
             with self._changed:
                 if failure:
-                    if not self._failure:
+                    if name not in self._warned and not self._failure:
+                        self._warned.add(name)
                         self.warn(f"{failure} (training goes on; writing is tried again)")
                     self._waiting.setdefault(name, data)
+                else:
+                    self._warned.discard(name)
                 self._failure, self._busy = failure, False
                 self._changed.notify_all()
                 if failure:

@@ -161,3 +161,26 @@ def test_outbox_raises_what_stands_in_the_way_when_its_patience_ends(flaky: Flak
     with pytest.raises(JobError, match="cannot be reached"):
         outbox.flush(lambda: 0.3)
     outbox.close()
+
+
+def test_file_that_does_not_fit_is_said_once_though_smaller_ones_get_through(tmp_path: Path) -> None:
+    class Small(LocalFolder):
+        tries = 0
+
+        def write(self, name: str, data: bytes) -> None:
+            if len(data) > 10:
+                self.tries += 1
+                raise TryAgain("No space left on device")
+            super().write(name, data)
+
+    folder, said = Small(str(tmp_path)), []
+    outbox = Outbox(folder, said.append)
+    outbox.put("last.pt", b"x" * 100)
+    deadline = time.monotonic() + 20
+    while folder.tries < 3 and time.monotonic() < deadline:
+        outbox.put("epochs.csv", b"small")
+        time.sleep(0.05)
+    with pytest.raises(TryAgain, match="No space left"):
+        outbox.flush(lambda: 0.1)
+    outbox.close()
+    assert folder.tries >= 3 and len(said) == 1 and folder.read("epochs.csv") == b"small"

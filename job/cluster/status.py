@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from job.layout import read_beat, read_epochs, read_grid, read_row
+from job.layout import read_beat, read_epochs, read_grid, read_row, trials_with
 from job.results.gather import console
 from job.storage import Folder
 from job.trial import Trial
@@ -33,8 +33,7 @@ def sweep_status(sweep: Folder) -> list[TrialStatus]:
     """The state of each trial of the sweep's grid, and of those beside it; raises MissingInput where there is no grid."""
     trials = read_grid(sweep)
     known = {trial.trial for trial in trials}
-    others = {name.split("/")[1] for name in sweep.names("trials/") if name.endswith("/row.json")} - known
-    for name in sorted(others):
+    for name in sorted(trials_with(sweep, "row.json") - known):
         if row := read_row(sweep, name):
             trials.append(Trial(**{spec.name: row.settings[spec.name] for spec in fields(Trial) if spec.name in row.settings}))
     return [trial_status(sweep, trial) for trial in trials]

@@ -46,8 +46,9 @@ def read_source(uri: str, options: PictureOptions) -> Source:
         pictures, missing = list_csv(folder, name)
     else:
         folder = open_folder(uri)
-        pictures, missing = list_class_folders(folder), []
-        tables = [name for name in folder.names() if name.lower().endswith(".csv") and "/" not in name]
+        names = list(folder.names())
+        pictures, missing = list_class_folders(folder, names), []
+        tables = [name for name in names if name.lower().endswith(".csv") and "/" not in name]
         hint = f" (or name the labels: {join(uri, tables[0])})" if tables else ""
     if not pictures and not missing:
         raise MissingInput(f"{uri}: no pictures; name a folder with a folder for each class, or a CSV file of labels{hint}")
@@ -77,9 +78,9 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1] in ("Thumbs.db", "desktop.ini")
 
 
-def list_class_folders(folder: Folder) -> list[Labelled]:
+def list_class_folders(folder: Folder, names: Iterable[str]) -> list[Labelled]:
     """Pictures whose first folder (or, under train/val/test, the second) is their class; raises BadData if mixed."""
-    names = [name for name in folder.names() if not is_hidden(name)]
+    names = [name for name in names if not is_hidden(name)]
     tops = {name.split("/")[0] for name in names if "/" in name}
     splits = {SPLIT_FOLDERS.get(top.lower()) for top in tops}
     by_split = "train" in splits

@@ -16,7 +16,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from job.errors import BadConfig, MissingInput
-from job.layout import GRID, NEXT_GRID, PASSPORT, SUMMARY, WORKBOOK, digest, read_epochs, read_grid, read_json, read_row, trial_file
+from job.layout import (
+    GRID,
+    NEXT_GRID,
+    PASSPORT,
+    SUMMARY,
+    WORKBOOK,
+    digest,
+    read_epochs,
+    read_grid,
+    read_json,
+    read_row,
+    trial_file,
+    trials_with,
+)
 from job.record import FIGURES, Epoch, Row
 from job.results.compare import (
     baseline_notes,
@@ -83,7 +96,7 @@ def collect(sweep: Folder) -> Summary:
     """Read every row and epoch table of the sweep; raises MissingInput where there is no row at all."""
     grid_trials = read_grid(sweep) if sweep.exists(GRID) else []
     grid = [trial.trial for trial in grid_trials]
-    found = {name.split("/")[1] for name in sweep.names("trials/") if name.endswith("/row.json") and name.count("/") == 2}
+    found = trials_with(sweep, "row.json")
     names = [name for name in grid if name in found] + sorted(found.difference(grid), key=natural)
     rows = [row for name in names if (row := read_row(sweep, name))]
     if not rows:

@@ -9,7 +9,7 @@ from job.data.augment import normalise
 from job.data.batches import crop_centers, resize_side, shrink
 from job.data.decode import Rejected, decode
 from job.errors import BadData, JobError, MissingInput
-from job.layout import trial_file
+from job.layout import trial_file, trials_with
 from job.results.gather import collect
 from job.storage import Folder, join, read_uri
 from job.training.model import Machine, build_model, choose_machine, parse_weights, read_about
@@ -78,7 +78,7 @@ def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
     try:
         data = sweep.read(name)
     except MissingInput:
-        have = sorted({found.split("/")[1] for found in sweep.names("trials/") if found.endswith("/best.safetensors")})
+        have = sorted(trials_with(sweep, "best.safetensors"))
         raise MissingInput(f"{sweep.uri}: no best weights of a trial {trial!r}; there are those of "
                            f"{', '.join(have) or 'none'}") from None
     about = read_about(data, join(sweep.uri, name))
