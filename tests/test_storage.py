@@ -173,7 +173,7 @@ def test_file_that_does_not_fit_is_said_once_though_smaller_ones_get_through(tmp
                 raise TryAgain("No space left on device")
             super().write(name, data)
 
-    folder, said = Small(str(tmp_path)), []
+    folder, said = Small(str(tmp_path)), list[str]()
     outbox = Outbox(folder, said.append)
     outbox.put("last.pt", b"x" * 100)
     deadline = time.monotonic() + 20
