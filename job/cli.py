@@ -1,63 +1,53 @@
 """The command line: parse, one call, an exit code. Torch and everything heavy is imported inside the commands."""
 
-import inspect
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from job.cluster.options import ClusterOptions
 from job.errors import BadConfig, JobError, Stopped, TryAgain
-from job.trial import AUGMENTATION, PictureOptions, Trial, format_grid
+from job.options import add_options, given, make
+from job.trial import AUGMENTATION, PictureOptions, Trial, format_grid, trajectories
 
 if TYPE_CHECKING:
     from job.training.display import Display
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-PICTURE = {spec.name: spec for spec in fields(PictureOptions)}
+SETTINGS = [spec.name for spec in fields(Trial) if spec.name != "trial"]
+PICTURES = [spec.name for spec in fields(PictureOptions)]
+CLUSTER = [spec.name for spec in fields(ClusterOptions)]
 Sweep = Annotated[str, typer.Argument(metavar="SWEEP", show_default=False,
                                       help="The sweep's folder: a path or s3://bucket/folder.")]
 SOURCE_HELP = "A folder of class folders or a CSV of labels, path or s3:// URI."
 Images = Annotated[str, typer.Option("--images", help="Pictures: a folder of class folders or a CSV of labels, path or s3:// "
                                      "URI. May be left out where the sweep has a pack.", show_default=False)]
+Grid = Annotated[str, typer.Option("--grid", help="The trials: a CSV file, path or s3:// URI. May be left out where the sweep has "
+                                   "a grid.csv.", show_default=False)]
+PerTrajectory = Annotated[bool, typer.Option("--per-trajectory", help="One Job for all trials that differ in epochs alone, where "
+                                             "the schedule allows it.")]
 
 
-def picture_option(name: str) -> Any:
-    """An option about pictures; left out, it is what the sweep folder remembers, or the default."""
-    return typer.Option(help=f"{PICTURE[name].metadata['help']}  [default: {PICTURE[name].default!s}]", show_default=False)
-
-
-Positive = Annotated[str | None, typer.Option(help=PICTURE["positive"].metadata["help"], show_default=False)]
-Val = Annotated[float | None, picture_option("val")]
-Test = Annotated[float | None, picture_option("test")]
-SplitSeed = Annotated[int | None, picture_option("split_seed")]
-ShortSide = Annotated[int | None, picture_option("short_side")]
-MaxBad = Annotated[float | None, picture_option("max_bad")]
-
-
-def only_given(**values: Any) -> dict[str, Any]:
-    """The options that were given on the command line; raises BadConfig naming one that is out of its range."""
+def picture_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The options about pictures that were given; what was not is remembered by the sweep. Raises BadConfig naming a bad one."""
     from job.data.prepare import make_options
 
-    given = {name: value for name, value in values.items() if value is not None}
-    make_options(given)
-    return given
+    make_options(given(values))
+    return given(values)
 
 
-@app.command()
-def sweep(sweep: Sweep, images: Images = "",
-          grid: Annotated[str, typer.Option(help="The trials: a CSV file, path or s3:// URI. May be left out where the "
-                                            "sweep has a grid.csv.", show_default=False)] = "",
-          positive: Positive = None, val: Val = None, test: Test = None, split_seed: SplitSeed = None,
-          short_side: ShortSide = None, max_bad: MaxBad = None) -> None:
+@add_options(app, PictureOptions, PICTURES)
+def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", **values: Any) -> None:
     """Do everything here: pack, trials, gather.
 
-    Makes the pack if it is missing and trains every trial of the grid that has no row yet.
+    Makes the pack if it is missing and trains every trial of the grid that has no row yet. Several machines may run it on
+    one SWEEP: they share the trials.
     """
     from job.data.prepare import ensure_pack
     from job.layout import load_grid
@@ -65,11 +55,11 @@ def sweep(sweep: Sweep, images: Images = "",
     from job.training.checkpoint import check_unchanged
     from job.training.sweep import run_sweep
 
-    given = only_given(positive=positive, val=val, test=test, split_seed=split_seed, short_side=short_side, max_bad=max_bad)
+    options = picture_options(values)
     folder = open_folder(sweep)
     trials, adopt = load_grid(folder, grid)
     with display() as show:
-        passport = ensure_pack(folder, images, given, show.packing)
+        passport = ensure_pack(folder, images, options, show.packing, show.say)
         show.passport(passport)
         check_unchanged(folder, trials, passport)
         adopt()
@@ -97,42 +87,70 @@ def options_before_the_command(version: Annotated[bool, typer.Option("--version"
     """
 
 
-@app.command()
+@add_options(app, PictureOptions, PICTURES)
 def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default=False,
                                                   help=SOURCE_HELP)],
-            sweep: Sweep, positive: Positive = None, val: Val = None, test: Test = None, split_seed: SplitSeed = None,
-            short_side: ShortSide = None, max_bad: MaxBad = None) -> None:
+            sweep: Sweep, grid: Grid = "", **values: Any) -> None:
     """Decode and split pictures into the pack, once."""
     from job.data.prepare import ensure_pack
+    from job.layout import load_grid
     from job.storage import open_folder
 
-    given = only_given(positive=positive, val=val, test=test, split_seed=split_seed, short_side=short_side, max_bad=max_bad)
+    options, folder = picture_options(values), open_folder(sweep)
+    adopt = load_grid(folder, grid)[1] if grid else lambda: None
     with display() as show:
-        show.passport(ensure_pack(open_folder(sweep), source, given, show.packing))
+        show.passport(ensure_pack(folder, source, options, show.packing, show.say))
+    adopt()
 
 
-@app.command()
-def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's name in SWEEP/grid.csv.", show_default=False)],
-          images: Images = "") -> None:
-    """Train one trial of the grid, or go on with it."""
+@add_options(app, Trial, SETTINGS)
+def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's name, in SWEEP/grid.csv where no settings are given.",
+                                                           show_default=False)],
+          shorter: Annotated[list[str], typer.Option(metavar="NAME=EPOCHS", show_default=False, help="Another trial of these "
+                                                     "settings, with fewer epochs; may be repeated.")] = [],  # noqa: B006
+          images: Images = "", **values: Any) -> None:
+    """Train one trial of the grid, or go on with it.
+
+    Settings that are given stand in for the grid's line, and must not contradict it.
+    """
     from job.data.prepare import ensure_pack
-    from job.layout import read_grid
+    from job.layout import find_trial
     from job.storage import open_folder
-    from job.training.sweep import attempt
+    from job.training.checkpoint import check_unchanged
+    from job.training.sweep import run_named
 
-    folder = open_folder(sweep)
-    trials = {item.trial: item for item in read_grid(folder)}
-    if trial not in trials:
-        raise BadConfig(f"{folder.uri}/grid.csv has no trial {trial!r}; its trials are {', '.join(trials)}")
+    folder, settings = open_folder(sweep), given(values)
+    longest = find_trial(folder, trial, make(Trial, {"trial": trial, **settings}) if settings else None)
+    trials = [longest, *(find_trial(folder, *shorter_trial(longest, text)) for text in shorter)]
     with display() as show:
-        passport = ensure_pack(folder, images, {}, show.packing)
-        attempt(folder, trials[trial], passport, show)
+        passport = ensure_pack(folder, images, {}, show.packing, show.say)
+        check_unchanged(folder, trials, passport)
+        run_named(folder, sorted(trials, key=lambda item: item.epochs), passport, show)
+
+
+def shorter_trial(longest: Trial, text: str) -> tuple[str, Trial]:
+    """NAME=EPOCHS as a trial of the same settings; raises BadConfig."""
+    name, _, epochs = text.rpartition("=")
+    if not (epochs.isdecimal() and int(epochs) < longest.epochs):
+        raise BadConfig(f"--shorter {text}: NAME=EPOCHS with fewer than {longest.epochs} epochs is needed")
+    found = make(Trial, {**asdict(longest), "trial": name, "epochs": int(epochs)})
+    if len(trajectories([found, longest])) > 1:
+        raise BadConfig(f"--shorter {text}: a trial of schedule {longest.schedule} has no shorter ones within it")
+    return name, found
 
 
 @app.command()
-def gather(sweep: Sweep) -> None:
+def gather(sweep: Sweep, watch: Annotated[bool, typer.Option("--watch", help="Gather again whenever a trial ends, until all "
+                                                             "have.")] = False) -> None:
     """Merge the rows into the summary workbook."""
-    print_summary(sweep)
+    from job.results.gather import wait_for_rows
+    from job.storage import open_folder
+
+    if watch:
+        for _ in wait_for_rows(open_folder(sweep)):
+            print_summary(sweep)
+    else:
+        print_summary(sweep)
 
 
 @app.command()
@@ -152,12 +170,82 @@ def predict(sweep: Sweep, pictures: Annotated[list[str], typer.Argument(metavar=
 
 
 @app.command()
-def status(sweep: Sweep) -> None:
+def status(sweep: Sweep, watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until every trial has "
+                                                             "ended.")] = False) -> None:
     """Show what each trial is doing."""
-    from job.cluster.status import print_status, sweep_status
+    from job.cluster.status import pack_status, print_status, sweep_status, watch_status
     from job.storage import open_folder
 
-    print_status(sweep_status(open_folder(sweep)))
+    folder = open_folder(sweep)
+    if watch:
+        watch_status(folder)
+    else:
+        print_status(sweep_status(folder), pack_status(folder))
+
+
+@add_options(app, ClusterOptions, CLUSTER)
+def manifests(sweep: Sweep, grid: Grid = "", per_trajectory: PerTrajectory = False, **values: Any) -> None:
+    """Print Kubernetes Jobs, one a trial.
+
+    Pipe them to `kubectl apply -f -`. The same grid and options give the same Jobs; a changed trial is another Job.
+    """
+    print_jobs(sweep, read_trials(sweep, grid), per_trajectory, make(ClusterOptions, given(values)), {})
+
+
+@add_options(app, ClusterOptions, CLUSTER)
+def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="Of trials that failed.")] = False,
+          missing: Annotated[bool, typer.Option("--missing", help="Of trials that have no row, and at which nobody is at "
+                                                "work.")] = False, **values: Any) -> None:
+    """Print Kubernetes Jobs of trials to run again.
+
+    Their names differ from those of the Jobs before, which may still stand.
+    """
+    from job.cluster.status import sweep_status
+    from job.storage import open_folder
+
+    if not failed and not missing:
+        raise typer.BadParameter("--failed, --missing or both are needed")
+    options = make(ClusterOptions, given(values))
+    states = [state for on, found in ((failed, ("failed",)), (missing, ("waiting", "stopped", "interrupted"))) if on
+              for state in found]
+    found = [item for item in sweep_status(open_folder(sweep)) if item.state in states]
+    if not found:
+        print("job: no such trial; nothing to run again", file=sys.stderr)
+    print_jobs(sweep, [item.trial for item in found], False, options, {item.trial.trial: item.attempts for item in found})
+
+
+def read_trials(sweep: str, grid: str) -> list[Trial]:
+    """The trials of a grid, or of the sweep's own."""
+    from job.layout import read_grid
+    from job.storage import open_folder, split_uri
+
+    if not grid:
+        return read_grid(open_folder(sweep))
+    folder, name = split_uri(grid)
+    return read_grid(open_folder(folder), name)
+
+
+def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, options: ClusterOptions, reruns: dict[str, int]) -> None:
+    """Print the Jobs as YAML, and on standard error what to know about the image."""
+    from job.cluster.manifests import to_yaml, trial_jobs
+
+    if "@sha256:" not in options.image:
+        print(f"job: {options.image} is not pinned by its digest: a row will not tell which program made it", file=sys.stderr)
+    groups = trajectories(trials) if per_trajectory else [[trial] for trial in trials]
+    print(to_yaml(trial_jobs(sweep, groups, options, reruns)), end="")
+
+
+@app.command()
+def tensorboard(sweep: Sweep, host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every one.")] = "localhost",
+                port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.", min=0, max=65535)] = 6006) -> None:
+    """Watch the sweep in TensorBoard.
+
+    Mirrors its events to the local disk as they come, and serves them.
+    """
+    from job.cluster.board import serve
+    from job.storage import open_folder
+
+    serve(open_folder(sweep), host, port, lambda text: print(text, flush=True))
 
 
 @app.command()
@@ -176,6 +264,7 @@ def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder 
     typer.echo(f"{folder}: {num} pictures")
 
 
+@add_options(app, Trial, SETTINGS, repeatable=True)
 def grid(**values: list[Any]) -> None:
     """Print a grid: every combination of values.
 
@@ -183,15 +272,13 @@ def grid(**values: list[Any]) -> None:
     """
     import itertools
 
-    given = {name: found for name, found in values.items() if found}
-    try:
-        trials = [Trial(trial=str(number), **dict(zip(given, combination, strict=True)))
-                  for number, combination in enumerate(itertools.product(*given.values()), 1)]
-    except ValueError as error:
-        raise BadConfig(f"--{str(error).replace('_', '-', 1)}") from None
+    found = given(values)
+    trials = [make(Trial, {"trial": str(number), **dict(zip(found, combination, strict=True))})
+              for number, combination in enumerate(itertools.product(*found.values()), 1)]
     typer.echo(format_grid(trials), nl=False)
 
 
+@add_options(app, Trial, ["image_size", *AUGMENTATION, "seed"])
 def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
             out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"), **values: Any) -> None:
     """Draw a sheet of what the net will see.
@@ -201,33 +288,9 @@ def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_
     from job.data.sheet import contact_sheet
     from job.data.source import read_source
 
-    try:
-        trial = Trial(weights="none", model="mlp", **values)
-    except ValueError as error:
-        raise BadConfig(f"--{str(error).replace('_', '-', 1)}") from None
+    trial = make(Trial, {"weights": "none", "model": "mlp", **given(values)})
     out.write_bytes(contact_sheet(read_source(source, PictureOptions()), trial))
     typer.echo(f"{out}: each row is one picture, first as validation sees it, then as training may")
-
-
-def with_trial_options(command: Any, names: Sequence[str], repeatable: bool) -> None:
-    """Give a command whose last parameter is **values an option for each of these fields of Trial, and register it."""
-    own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
-    for spec in fields(Trial):
-        if spec.name in names:
-            assert spec.default is not MISSING
-            kind: Any = type(spec.default)
-            text = f"{spec.metadata['help']}  [default: {'no' if spec.default is False else spec.default}]"
-            option = typer.Option(f"--{spec.name.replace('_', '-')}", help=text, show_default=False)
-            annotation: Any = Annotated[list[kind] if repeatable else kind, option]
-            own.append(inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
-                                         default=[] if repeatable else spec.default))
-    command.__signature__ = inspect.Signature(own)
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
-    app.command()(command)
-
-
-with_trial_options(grid, [spec.name for spec in fields(Trial) if spec.name != "trial"], repeatable=True)
-with_trial_options(augment, ["image_size", *AUGMENTATION, "seed"], repeatable=False)
 
 
 def display() -> "Display":

@@ -31,6 +31,12 @@ class TryAgain(JobError):
     exit_code = 75
 
 
+class TakenOver(JobError):
+    """The process was silent for so long that another one has gone on with its work."""
+
+    exit_code = 75
+
+
 class AccessDenied(JobError):
     """Credentials are missing, wrong, or not allowed to do this."""
 

@@ -1,10 +1,9 @@
 """Where each file of a sweep folder lies, and how its small files are read."""
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import fields
 from typing import Any
 
 from job.errors import BadConfig, MissingInput
@@ -14,18 +13,21 @@ from job.trial import GridError, Trial, parse_grid
 
 GRID = "grid.csv"
 SOURCE = "source.json"
+PACK = "pack"
 PASSPORT = "pack/passport.json"
-HEARTBEAT = "heartbeat.json"
-# A heartbeat comes every few seconds; after this long without one, the trial is taken to have been interrupted.
-SILENT_SECONDS = 60
 NEXT_GRID = "next-grid.csv"
 WORKBOOK = "summary.xlsx"
 SUMMARY = "summary.json"
 
 
 def trial_file(trial: str, name: str) -> str:
-    """One file of a trial: events/..., last.pt, best.safetensors, epochs.csv, heartbeat.json, row.json."""
+    """One file of a trial: events/..., attempts/..., last.pt, best.safetensors, epochs.csv, row.json."""
     return f"trials/{trial}/{name}"
+
+
+def trial_work(trial: str) -> str:
+    """A trial as a piece of work, for its attempts."""
+    return f"trials/{trial}"
 
 
 def trials_with(folder: Folder, name: str) -> set[str]:
@@ -64,6 +66,22 @@ def load_grid(sweep: Folder, uri: str) -> tuple[list[Trial], Callable[[], None]]
     return trials, lambda: sweep.write(GRID, text)
 
 
+def find_trial(sweep: Folder, name: str, given: Trial | None) -> Trial:
+    """The trial of this name: as given, or as the sweep's grid has it; raises BadConfig where both do and differ."""
+    if given and not sweep.exists(GRID):
+        return given
+    trials = {trial.trial: trial for trial in read_grid(sweep)}
+    if not given and name not in trials:
+        raise BadConfig(f"{join(sweep.uri, GRID)} has no trial {name!r}; its trials are {', '.join(trials)}")
+    found = trials.get(name)
+    if given and found and given != found:
+        names = [spec.name for spec in fields(Trial) if getattr(given, spec.name) != getattr(found, spec.name)]
+        differences = "; ".join(f"{field} {getattr(found, field)!r}, given {getattr(given, field)!r}" for field in names)
+        raise BadConfig(f"{join(sweep.uri, GRID)} has trial {name} with other settings ({differences}); "
+                        "make the manifests anew from the grid, or give the trial a new name")
+    return given or trials[name]
+
+
 def read_row(folder: Folder, trial: str) -> Row | None:
     """The trial's row, or None while it has none; raises BadConfig for a file that is not one."""
     name = trial_file(trial, "row.json")
@@ -97,25 +115,6 @@ def read_json(folder: Folder, name: str) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise BadConfig(f"{join(folder.uri, name)}: not a JSON object")
     return found
-
-
-def read_beat(folder: Folder, trial: str) -> dict[str, Any] | None:
-    """The trial's heartbeat, or None where there is none or a damaged one: it is news, not state.
-
-    `alive`: whether it is fresh, and not the last one of a process that was asked to stop.
-    """
-    try:
-        beat = read_json(folder, trial_file(trial, HEARTBEAT))
-    except BadConfig:
-        return None
-    wanted = {"epoch": int, "step": int, "num_steps": int, "at": str, "host": str, "pid": int, "stopped": bool, "settings": dict,
-              "pack_hash": str}
-    if not beat or not all(isinstance(beat.get(name), kind) for name, kind in wanted.items()):
-        return None
-    with contextlib.suppress(ValueError, TypeError):
-        silent = (datetime.now(UTC) - datetime.fromisoformat(beat["at"])).total_seconds()
-        return beat | {"alive": silent < SILENT_SECONDS and not beat["stopped"]}
-    return None
 
 
 def digest(data: bytes) -> str:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from job.errors import JobError, TryAgain
+from job.errors import JobError, TakenOver, TryAgain
 from job.storage import Folder
 
 
@@ -13,10 +13,11 @@ class Outbox:
 
     Of two writes to one name the newer wins, so what waits is bounded by the number of names. Failures are said once
     through `warn` and tried again; `flush` waits, and raises the last failure when `patience_seconds` have passed.
+    `guard` is asked before each write, and raises where there is no right to it (any more, or for the moment).
     """
 
-    def __init__(self, folder: Folder, warn: Callable[[str], None]) -> None:
-        self.folder, self.warn = folder, warn
+    def __init__(self, folder: Folder, warn: Callable[[str], None], guard: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.warn, self.guard = folder, warn, guard
         self._waiting: dict[str, bytes] = {}
         self._changed = threading.Condition()
         self._busy = self._closed = False
@@ -42,7 +43,7 @@ class Outbox:
             failure = self._send(name, data)
             with self._changed:
                 if failure:
-                    if name not in self._warned and not self._failure:
+                    if name not in self._warned and not self._failure and not isinstance(failure, TakenOver):
                         self._warned.add(name)
                         self.warn(f"{failure} (training goes on; writing is tried again)")
                     self._waiting.setdefault(name, data)
@@ -55,6 +56,7 @@ class Outbox:
 
     def _send(self, name: str, data: bytes) -> JobError | None:
         try:
+            self.guard()
             self.folder.write(name, data)
         except JobError as error:
             return error

@@ -93,6 +93,7 @@ class Row:
     host: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     git_commit: str = ""
+    image: str = ""
     pack_hash: str = ""
     started_at: str = ""
     finished_at: str = ""

@@ -9,7 +9,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 LEAST_RESNET_SIZE = 40
@@ -254,7 +254,22 @@ def format_grid(trials: Sequence[Trial]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    shown = {True: "yes", False: "no"}
-    values = [[getattr(trial, column) for column in columns] for trial in trials]
-    writer.writerows([shown[value] if isinstance(value, bool) else value for value in line] for line in values)
+    writer.writerows([shown(getattr(trial, column)) for column in columns] for trial in trials)
     return text.getvalue()
+
+
+def shown(value: Any) -> str:
+    """A setting as grids and command lines have it."""
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def trajectories(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials that differ in `epochs` alone under a schedule that never looks at the total, together, the shortest first.
+
+    The longest of them passes through all the others. Any other trial stands alone; the order is that of the first trials.
+    """
+    groups: dict[Any, list[Trial]] = {}
+    for trial in trials:
+        alone = trial.schedule == "cosine"
+        groups.setdefault(trial.trial if alone else replace(trial, trial="1", epochs=1_000_000), []).append(trial)
+    return [sorted(group, key=lambda trial: trial.epochs) for group in groups.values()]

@@ -189,12 +189,12 @@ def test_damaged_checkpoint_is_noticed_wherever_the_damage_is(sweep: Path) -> No
 
 @pytest.mark.parametrize(("name", "text", "command", "code"), [
     ("pack/passport.json", "", "train", 78), ("pack/passport.json", "{}", "train", 78),
-    ("trials/1/heartbeat.json", "{", "status", 0), ("trials/1/heartbeat.json", "{}", "status", 0),
+    ("trials/1/attempts/0001.json", "{", "status", 0), ("trials/1/attempts/0001.json", "{}", "status", 0),
     ("trials/1/epochs.csv", "epoch,train_loss,train_acc,val_loss,val_acc\ninf,1,1,1,1\n", "gather", 78),
     ("trials/1/row.json", "{", "gather", 78), ("trials/1/row.json", "[]", "status", 78), ("summary.json", "{", "gather", 0)])
 def test_damaged_small_files_are_named_or_passed_over(sweep: Path, name: str, text: str, command: str, code: int) -> None:
     (sweep / name).write_text(text)
-    if "heartbeat" in name:
+    if "attempts" in name:
         (sweep / "trials" / "1" / "row.json").unlink()
     done = job(command, sweep, *(["--trial", "1"] if command == "train" else []))
     assert done.code == code, done.err
@@ -289,16 +289,6 @@ def test_sigterm_while_a_trial_concludes_ends_the_sweep_after_it(shapes: Path, m
     assert not (tmp_path / "s" / "trials" / "3").exists()
 
 
-def test_second_process_on_one_trial_is_refused(shapes: Path, make_grid: Callable[..., Path], tmp_path: Path) -> None:
-    process = start_job("sweep", "--images", shapes, "--grid", make_grid(lr=[0.01], epochs=[50_000]), tmp_path / "s")
-    wait_for_line(process, "epoch 1/50000")
-    second = job("train", tmp_path / "s", "--trial", "1")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert second.code == 75 and f"process {process.pid} of this host is training it" in second.err
-    assert "stopped" in job("status", tmp_path / "s").out
-
-
 def test_keys_that_may_not_write_fail_before_training(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
@@ -318,5 +308,5 @@ def test_keys_that_may_not_write_fail_before_training(sweep: Path, monkeypatch: 
     trial = parse_grid((sweep / "grid.csv").read_text())[0]
     began = time.monotonic()
     with pytest.raises(AccessDenied), Display(Console(quiet=True)) as display:
-        run_trial(folder, trial, passport, display)
+        run_trial(folder, trial, passport, display, threading.Event())
     assert time.monotonic() - began < 60

@@ -1,17 +1,27 @@
 """What a sweep is doing now, from its folder alone."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 from rich import box
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from job.layout import read_beat, read_epochs, read_grid, read_row, trials_with
+from job.attempt import num_attempts, read_attempt
+from job.layout import PACK, PASSPORT, read_epochs, read_grid, read_row, trial_work, trials_with
 from job.results.gather import console
 from job.storage import Folder
+from job.training.display import clock
 from job.trial import Trial
+
+WATCH_SECONDS = 5.0
+# A trial's status takes four small reads; many at once hide the store's latency.
+THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,14 @@ class TrialStatus:
     val_acc: float | None = None
     images_per_second: float | None = None
     seconds_left: float | None = None
+    attempts: int = 0
     where: str = ""
     cause: str = ""
+
+    @property
+    def has_row(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.state in ("done", "diverged", "failed")
 
 
 def sweep_status(sweep: Folder) -> list[TrialStatus]:
@@ -36,45 +52,78 @@ def sweep_status(sweep: Folder) -> list[TrialStatus]:
     for name in sorted(trials_with(sweep, "row.json") - known):
         if row := read_row(sweep, name):
             trials.append(Trial(**{spec.name: row.settings[spec.name] for spec in fields(Trial) if spec.name in row.settings}))
-    return [trial_status(sweep, trial) for trial in trials]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(lambda trial: trial_status(sweep, trial), trials))
 
 
 def trial_status(sweep: Folder, trial: Trial) -> TrialStatus:
-    """A trial's row if it has one, else its heartbeat and the epochs it has recorded."""
+    """A trial's row if it has one, else its last attempt and the epochs it has recorded."""
+    work = trial_work(trial.trial)
+    number = num_attempts(sweep, work)
     if row := read_row(sweep, trial.trial):
         return TrialStatus(trial, row.status, row.epochs_run, row.last_val_loss, row.last_val_acc, row.images_per_second,
-                           where=row.host, cause=row.cause)
-    beat = read_beat(sweep, trial.trial)
-    if not beat:
+                           attempts=number, where=row.host, cause=row.cause)
+    if not number:
         return TrialStatus(trial, "waiting")
-    state = "stopped" if beat["stopped"] else "running" if beat["alive"] else "interrupted"
+    last = read_attempt(sweep, work, number)
+    state = "running" if last.is_alive else "interrupted" if last.state == "running" else "stopped"
     epochs = read_epochs(sweep, trial.trial)
-    last = epochs[-1] if epochs else None
-    pace = (last.train_seconds or 0) + (last.val_seconds or 0) if last else None
-    left = trial.epochs - beat["epoch"] - beat["step"] / max(1, beat["num_steps"])
+    newest = epochs[-1] if epochs else None
+    pace = (newest.train_seconds or 0) + (newest.val_seconds or 0) if newest else 0
+    done = (last.epoch or 0) + (last.step or 0) / (last.num_steps or 1)
     return TrialStatus(
-        trial, state, beat["epoch"], last.val_loss if last else None,
-        last.val_acc if last else None, last.images_per_second if last else None,
-        left * pace if pace and state == "running" else None, beat["host"])
+        trial, state, last.epoch or 0, newest.val_loss if newest else None, newest.val_acc if newest else None,
+        newest.images_per_second if newest else None, (trial.epochs - done) * pace if pace and state == "running" else None,
+        number, last.host, last.cause)
 
 
-def print_status(found: Sequence[TrialStatus]) -> None:
+def pack_status(sweep: Folder) -> str:
+    """A line about the pack while there is none; '' once there is."""
+    number = 0 if sweep.exists(PASSPORT) else num_attempts(sweep, PACK)
+    if not number:
+        return "" if sweep.exists(PASSPORT) else "no pack yet"
+    last = read_attempt(sweep, PACK, number)
+    doing = "is being built" if last.is_alive else "is not finished"
+    count = f", {last.step} of {last.num_steps} pictures" if last.step else ""
+    return f"the pack {doing} (attempt {number} on {last.host}{count}{'; ' + last.cause if last.cause else ''})"
+
+
+def watch_status(sweep: Folder) -> None:
+    """Show the status again and again until every trial has a row; into a pipe, whenever a trial has moved on."""
+    screen, before = console(), None
+    with Live(console=screen, auto_refresh=False, transient=True) as live:
+        while True:
+            found, pack = sweep_status(sweep), pack_status(sweep)
+            if screen.is_terminal:
+                live.update(render(found, pack), refresh=True)
+            elif (moved := [(item.state, item.epoch) for item in found]) != before:
+                before = moved
+                print_status(found, pack)
+            if all(item.has_row for item in found):
+                break
+            time.sleep(WATCH_SECONDS)
+    if screen.is_terminal:
+        print_status(found)
+
+
+def print_status(found: Sequence[TrialStatus], pack: str = "") -> None:
     """A table of the trials, and how many are in which state."""
+    console().print(render(found, pack))
+
+
+def render(found: Sequence[TrialStatus], pack: str) -> RenderableType:
+    """The table, a line for each cause, and the counts."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("trial", "lr", "state", "epoch", "last val loss", "last val acc", "pictures/s", "minutes left", "where"):
+    for name in ("trial", "lr", "state", "epoch", "val loss", "val acc", "pictures/s", "left", "attempts", "where"):
         table.add_column(name, justify="left" if name in ("trial", "state", "where") else "right")
 
     def figure(value: float | None, kind: str) -> str:
         return "" if value is None else format(value, kind)
 
     for item in found:
-        left = None if item.seconds_left is None else item.seconds_left / 60
         table.add_row(item.trial.trial, f"{item.trial.lr:g}", item.state, f"{item.epoch}/{item.trial.epochs}",
                       figure(item.val_loss, ".3f"), figure(item.val_acc, ".3f"), figure(item.images_per_second, ".0f"),
-                      figure(left, ".1f"), escape(item.where))
-    console().print(table)
-    for item in found:
-        if item.cause:
-            print(f"trial {item.trial.trial} {item.state}: {item.cause}")
+                      "" if item.seconds_left is None else clock(item.seconds_left), str(item.attempts), escape(item.where))
+    causes = [escape(f"trial {item.trial.trial} {item.state}: {item.cause}") for item in found if item.cause]
     counts = Counter(item.state for item in found)
-    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    return Group(table, *([pack] if pack else []), *causes, ", ".join(f"{count} {state}" for state, count in counts.items()))

@@ -21,7 +21,7 @@ from job.data.decode import Rejected, decode_all
 from job.data.source import SPLITS, Labelled, Source
 from job.data.split import assign_splits
 from job.errors import BadConfig, BadData
-from job.layout import PASSPORT, digest, read_json
+from job.layout import PACK, PASSPORT, digest, read_json
 from job.storage import Folder, join
 from job.trial import PictureOptions
 
@@ -202,6 +202,6 @@ def publish(folder: Folder, passport: Passport, table: bytes) -> Passport:
         passport = winner
     named = {f"pack/{passport.table['name']}", PASSPORT, *(f"pack/{shard['name']}" for shard in passport.shards)}
     for name in list(folder.names("pack/")):
-        if name not in named:
+        if name not in named and not name.startswith(f"{PACK}/attempts/"):
             folder.delete(name)
     return passport

@@ -7,16 +7,18 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from job.attempt import Lease, claim, held
 from job.data.pack import Passport, build_pack, read_passport
 from job.data.source import read_source
 from job.errors import BadConfig, MissingInput
-from job.layout import SOURCE, read_json
+from job.layout import PACK, PASSPORT, SOURCE, read_json
 from job.storage import Folder
 from job.trial import PictureOptions
 
 
-def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: Callable[[int, int], None]) -> Passport:
-    """The sweep's pack, built first where it is missing.
+def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: Callable[[int, int], None],
+                say: Callable[[str], None] = print) -> Passport:
+    """The sweep's pack, built first where it is missing; of many processes one builds it, and the others wait.
 
     images: the source's path or URI, or '' for the one that the sweep folder remembers; given: the PictureOptions that
     were asked for, the others being remembered or at their defaults. Raises BadConfig where a pack of other pictures or
@@ -32,13 +34,29 @@ def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: 
     if "images" not in asked:
         raise MissingInput(f"{sweep.uri}: no pack and no pictures to make it from; name them with --images")
     options = make_options({key: value for key, value in asked.items() if key != "images"})
-    source = read_source(asked["images"], options)
-    # Whoever comes after a killed builder can begin again from this.
-    sweep.write(SOURCE, (json.dumps({"images": asked["images"], **asdict(options)}, indent=1) + "\n").encode())
-    passport = build_pack(source, sweep, options, progress)
+    lease = claim(sweep, PACK, lambda: sweep.exists(PASSPORT), say)
+    if lease:
+        with held(lease):
+            passport = build(sweep, asked["images"], options, progress, lease)
+    else:
+        passport = read_passport(sweep)
+        assert passport, "the passport that ended the wait is gone"
     # Another builder may have been first, with other pictures or options.
     compare({"images": passport.source, **passport.options}, {"images": asked["images"], **asdict(options)}, sweep.uri)
     return passport
+
+
+def build(sweep: Folder, images: str, options: PictureOptions, progress: Callable[[int, int], None], lease: Lease) -> Passport:
+    """Build the pack, with the right to it in hand."""
+    source = read_source(images, options)
+    # Whoever comes after a killed builder can begin again from this.
+    sweep.write(SOURCE, (json.dumps({"images": images, **asdict(options)}, indent=1) + "\n").encode())
+
+    def note(done: int, total: int) -> None:
+        lease.progress(0, done, total)
+        progress(done, total)
+
+    return build_pack(source, sweep, options, note)
 
 
 def make_options(values: Mapping[str, Any]) -> PictureOptions:

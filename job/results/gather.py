@@ -3,8 +3,9 @@
 import contextlib
 import json
 import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -44,6 +45,8 @@ from job.results.compare import (
 from job.results.workbook import settings_of, workbook_bytes
 from job.storage import Folder, join
 from job.trial import Trial, format_grid, is_max
+
+WAIT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,21 @@ def shown(value: object, kind: str = "") -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     return format(value, kind or ("g" if isinstance(value, float) else ""))
+
+
+def wait_for_rows(sweep: Folder) -> Iterator[int]:
+    """Yield the number of rows whenever it has changed, and end when every trial of the grid has one; waits for the grid too."""
+    before: set[str] = set()
+    while True:
+        rows, trials = trials_with(sweep, "row.json"), None
+        with contextlib.suppress(MissingInput):
+            trials = {trial.trial for trial in read_grid(sweep)}
+        if rows != before:
+            before = rows
+            yield len(rows)
+        if trials is not None and trials <= rows:
+            return
+        time.sleep(WAIT_SECONDS)
 
 
 def console() -> Console:

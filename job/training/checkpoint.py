@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from job.attempt import last_attempt
 from job.data.pack import Passport
 from job.errors import BadConfig
-from job.layout import HEARTBEAT, read_beat, read_row, trial_file
+from job.layout import read_row, trial_file, trial_work
 from job.record import Epoch
 from job.storage import Folder, join
 from job.training.fit import State
@@ -58,9 +59,8 @@ def check_unchanged(sweep: Folder, trials: Sequence[Trial], passport: Passport) 
         if row and row.status != "failed":
             where = join(sweep.uri, trial_file(trial.trial, "row.json"))
             check_same(where, row.settings, row.pack_hash, trial, passport.pack_hash)
-        elif not row and (beat := read_beat(sweep, trial.trial)):
-            where = join(sweep.uri, trial_file(trial.trial, HEARTBEAT))
-            check_same(where, beat["settings"], beat["pack_hash"], trial, passport.pack_hash)
+        elif not row and (attempt := last_attempt(sweep, trial_work(trial.trial))) and attempt.settings:
+            check_same(join(sweep.uri, trial_work(trial.trial)), attempt.settings, attempt.pack_hash, trial, passport.pack_hash)
 
 
 def check_same(where: str, settings: dict[str, Any], of_pack: str, trial: Trial, pack_hash: str) -> None:

@@ -1,11 +1,9 @@
-"""The circumstances that a row records: host, program, versions, time."""
+"""The circumstances that a row records: host, image, program, versions, time."""
 
 import contextlib
 import os
 import platform
-import socket
 import subprocess
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,20 +11,16 @@ from typing import Any
 import torch
 import torchvision
 
+from job.attempt import host_name, now
 from job.data.pack import Passport
 
 
 def circumstances(passport: Passport) -> dict[str, Any]:
     """The Row's fields about pack, program and host."""
+    versions = {"trialgrid": metadata.version("trialgrid"), "python": platform.python_version(),
+                "torch": torch.__version__, "torchvision": torchvision.__version__}
     return {"classes": passport.classes, "pack_hash": passport.pack_hash, "host": host_name(), "git_commit": git_commit(),
-            "finished_at": now(), "versions": {"trialgrid": metadata.version("trialgrid"), "python": platform.python_version(),
-                                               "torch": torch.__version__, "torchvision": torchvision.__version__}}
-
-
-def host_name() -> str:
-    """The Kubernetes node and pod where they are known, else the host's name."""
-    names = [os.environ.get("NODE_NAME"), os.environ.get("POD_NAME")]
-    return "/".join(filter(None, names)) or socket.gethostname()
+            "image": os.environ.get("IMAGE", ""), "finished_at": now(), "versions": versions}
 
 
 def git_commit() -> str:
@@ -40,8 +34,3 @@ def git_commit() -> str:
         return subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True,
                               check=True, timeout=10).stdout.strip()
     return ""
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601, whole seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,26 +1,22 @@
 """What a trial writes to its folder and shows on the screen while it runs."""
 
-import json
-import os
 import threading
-import time
 from dataclasses import asdict, dataclass
 
+from job.attempt import Lease
 from job.data.batches import Batches
 from job.data.pack import Passport
 from job.errors import Stopped
-from job.layout import HEARTBEAT, trial_file
+from job.layout import trial_file
 from job.outbox import Outbox
 from job.record import Row, epochs_to_csv
 from job.training.checkpoint import state_to_bytes
 from job.training.display import Display
 from job.training.events import end_events, epoch_events, file_name, start_events
 from job.training.fit import State, count_steps
-from job.training.host import host_name, now
 from job.training.model import Machine, weights_to_bytes
 from job.trial import Trial
 
-HEARTBEAT_SECONDS = 5.0
 # How long finishing waits for storage that does not answer before it gives up with 'try again'.
 STORAGE_PATIENCE_SECONDS = 600.0
 STOP_PATIENCE_SECONDS = 90.0
@@ -33,11 +29,11 @@ class Records:
     trial: Trial
     passport: Passport
     outbox: Outbox
+    lease: Lease
     machine: Machine
     display: Display
     stop: threading.Event
     batches: Batches
-    beat_at: float = 0.0
 
     def put(self, name: str, data: bytes) -> None:
         self.outbox.put(trial_file(self.trial.trial, name), data)
@@ -51,8 +47,7 @@ class Records:
         resumed = f", goes on after epoch {state.epoch}, step {state.step}" if state.epoch or state.step else ""
         self.display.say(f"trial {t.trial}  lr {t.lr:g}, {t.epochs} epochs, batch {t.batch_size}, {t.image_size} px, "
                          f"{self.machine.precision} on {self.machine.name}{resumed}")
-        # Not by the outbox: without the right to write, better to fail now than after hours of training.
-        self.outbox.folder.write(trial_file(t.trial, HEARTBEAT), self.beat(state.step))
+        self.lease.progress(state.epoch, state.step, self.num_steps)
         # A process that was killed may have written the checkpoint of an epoch and not yet what tells of it.
         have = set(self.outbox.folder.names(trial_file(t.trial, "events/")))
         told = {0: start_events(t)} | {epoch.epoch: epoch_events(epoch) for epoch in state.history}
@@ -63,22 +58,10 @@ class Records:
             self.put("epochs.csv", epochs_to_csv(state.history).encode())
 
     def tick(self, step: int, num_steps: int) -> bool:
-        """After each step: move the bar, beat the heart now and then, and say whether to stop."""
+        """After each step: move the bar, note the progress for the heartbeat, and say whether to stop."""
         self.display.advance_to(self.epoch_index * num_steps + step)
-        if time.monotonic() - self.beat_at > HEARTBEAT_SECONDS:
-            self.beat_at = time.monotonic()
-            self.heartbeat(step)
-        return self.stop.is_set()
-
-    def heartbeat(self, step: int) -> None:
-        self.put(HEARTBEAT, self.beat(step))
-
-    def beat(self, step: int) -> bytes:
-        """Where the trial stands, who trains it, and its settings."""
-        beat = {"epoch": self.epoch_index, "step": step, "num_steps": self.num_steps, "at": now(), "host": host_name(),
-                "pid": os.getpid(), "stopped": self.stop.is_set(), "settings": asdict(self.trial),
-                "pack_hash": self.passport.pack_hash}
-        return (json.dumps(beat) + "\n").encode()
+        self.lease.progress(self.epoch_index, step, num_steps)
+        return self.stop.is_set() or self.lease.taken_over.is_set()
 
     def patience_seconds(self) -> float:
         """How long to wait for storage: not long once a signal has asked to stop."""
@@ -90,17 +73,18 @@ class Records:
         self.put(file_name(state.epoch), epoch_events(state.history[-1]))
         self.put("epochs.csv", epochs_to_csv(state.history).encode())
         self.checkpoint(state)
-        self.heartbeat(0)
+        self.lease.progress(state.epoch, 0, self.num_steps)
 
     def checkpoint(self, state: State) -> None:
         self.put("last.pt", state_to_bytes(state, self.trial, self.passport.pack_hash, self.machine.precision))
 
     def save_and_stop(self, state: State) -> None:
-        """Save in the middle of an epoch and raise Stopped."""
+        """Save in the middle of an epoch and raise Stopped; raises TakenOver, saving nothing, where another process goes on."""
         self.display.end()
+        if self.lease.taken_over.is_set():
+            self.lease.guard()
         self.display.say("stopping: saving the state")
         self.checkpoint(state)
-        self.heartbeat(state.step)
         self.outbox.flush(self.patience_seconds)
         raise Stopped(f"trial {self.trial.trial}: stopped by a signal after epoch {state.epoch}, step {state.step}; "
                       "saved, and the same command goes on from there")

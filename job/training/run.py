@@ -3,19 +3,17 @@
 import contextlib
 import csv
 import io
-import os
-import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from types import FrameType
 
 import torch
 
+from job.attempt import Lease, claim, held, now
 from job.data.batches import Batches, load_batches
 from job.data.pack import Passport
-from job.errors import BadConfig, OutOfMemory, Stopped, TryAgain
-from job.layout import read_beat, read_row, trial_file
+from job.errors import BadConfig, OutOfMemory, Stopped
+from job.layout import read_row, trial_file, trial_work
 from job.outbox import Outbox
 from job.record import Row, row_to_json, summarise
 from job.storage import Folder, join, read_uri
@@ -23,70 +21,85 @@ from job.training.checkpoint import check_same, read_checkpoint, restore
 from job.training.display import Display
 from job.training.evaluate import figures_at_threshold, figures_on_test
 from job.training.fit import Evaluation, State, evaluate, fit, new_state
-from job.training.host import circumstances, host_name, now
+from job.training.host import circumstances
 from job.training.model import Machine, build_model, choose_machine, imagenet_weights, parse_weights
 from job.training.records import Records
 from job.training.stopping import why_best, why_ended
 from job.trial import Trial
 
 
-def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display) -> Row:
+def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display, stop: threading.Event, wait: bool = True) -> Row:
     """Train one trial and write its row; answers the row that stands in the folder at the end.
 
     The order of resuming: row exists -> done; last checkpoint -> resume; initial weights -> start. A failed row is set
-    aside and the trial tried again. Raises Stopped after SIGTERM or SIGINT, with the state saved.
+    aside and the trial tried again. While another process trains it this one waits, or raises Busy. Raises Stopped once
+    `stop` is set, with the state saved.
     """
-    if row := finished_row(sweep, trial, passport):
-        display.row(row, already=True)
-        return row
     if trial.recall and len(passport.classes) != 2:
         raise BadConfig(f"trial {trial.trial}: recall is for two classes, and there are {len(passport.classes)}; "
                         "leave it out, or prepare with --positive CLASS")
-    refuse_twice(sweep, trial)
-    with contextlib.closing(Outbox(sweep, display.say)) as outbox, stop_signals() as stop, gpu_memory(trial):
+
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Stopped(f"stopped by a signal while another process was at work on trial {trial.trial}")
+
+    row = finished_row(sweep, trial, passport)
+    lease = None if row else claim(
+        sweep, trial_work(trial.trial), lambda: finished_row(sweep, trial, passport) is not None, display.say, wait=wait,
+        pause=pause, settings=asdict(trial), pack_hash=passport.pack_hash)
+    if not lease:
+        row = row or finished_row(sweep, trial, passport)
+        assert row, "the row that ended the wait is gone"
+        display.row(row, already=True)
+        return row
+    with held(lease), gpu_memory(trial):
+        set_failed_aside(sweep, trial)
+        return train(sweep, trial, passport, display, stop, lease)
+
+
+def train(sweep: Folder, trial: Trial, passport: Passport, display: Display, stop: threading.Event, lease: Lease) -> Row:
+    """The path from the last checkpoint, or the beginning, to the row, with the right to it in hand."""
+    with contextlib.closing(Outbox(sweep, display.say, lease.guard)) as outbox:
         machine, state = resume_or_start(sweep, trial, passport)
         batches = load_batches(sweep, passport, trial, machine.device)
         if stop.is_set():
             raise Stopped(f"trial {trial.trial}: stopped by a signal before its first step; the same command begins it")
-        records = Records(trial, passport, outbox, machine, display, stop, batches)
+        records = Records(trial, passport, outbox, lease, machine, display, stop, batches)
         records.begin(state)
         for epoch in fit(trial, state, batches, machine, records.tick):
             display.epoch(trial, epoch)
             records.epoch(state)
-        if stop.is_set():
+        if stop.is_set() or lease.taken_over.is_set():
             records.save_and_stop(state)
         row, predictions = conclude(trial, state, batches, machine, passport)
         records.end(state, row, predictions)
+        lease.guard()
+        set_failed_aside(sweep, trial)
         if not sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
             row = finished_row(sweep, trial, passport) or row
         display.end()
         display.row(row, already=False)
-        if stop.is_set():
-            raise Stopped(f"stopped by a signal; trial {trial.trial} is done, and the same command goes on with the others")
     return row
 
 
 def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
-    """The row of a trial that is done or diverged; a failed one is renamed, for the trial to be tried again."""
+    """The row of a trial that is done or diverged; raises BadConfig where it was made with other settings."""
     row = read_row(sweep, trial.trial)
+    if not row or row.status == "failed":
+        return None
+    where = join(sweep.uri, trial_file(trial.trial, "row.json"))
+    check_same(where, row.settings, row.pack_hash, trial, passport.pack_hash)
+    return row
+
+
+def set_failed_aside(sweep: Folder, trial: Trial) -> None:
+    """Rename the row of a trial that failed, for the trial to be tried again."""
     name = trial_file(trial.trial, "row.json")
+    row = read_row(sweep, trial.trial)
     if row and row.status == "failed":
         number = sum(1 for _ in sweep.names(trial_file(trial.trial, "failed-"))) + 1
         sweep.write(trial_file(trial.trial, f"failed-{number}.json"), sweep.read(name))
         sweep.delete(name)
-        return None
-    if row:
-        check_same(join(sweep.uri, name), row.settings, row.pack_hash, trial, passport.pack_hash)
-    return row
-
-
-def refuse_twice(sweep: Folder, trial: Trial) -> None:
-    """Raise TryAgain where another process of this host is training the trial right now."""
-    beat = read_beat(sweep, trial.trial)
-    if beat and beat["alive"] and beat["host"] == host_name() and beat["pid"] != os.getpid():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(beat["pid"], 0)
-            raise TryAgain(f"trial {trial.trial}: process {beat['pid']} of this host is training it; wait for it, or stop it")
 
 
 def resume_or_start(sweep: Folder, trial: Trial, passport: Passport) -> tuple[Machine, State]:
@@ -152,24 +165,6 @@ def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches,
 def failed_row(trial: Trial, passport: Passport, cause: str) -> Row:
     """The row of a trial that could not be trained."""
     return Row(settings=asdict(trial), status="failed", cause=cause, started_at=now(), **circumstances(passport))
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
-    stop = threading.Event()
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,70 @@
+"""TensorBoard over a sweep folder: its events are mirrored to the local disk as they come, and served."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from job.errors import BadConfig, JobError
+from job.storage import Folder
+
+MIRROR_SECONDS = 5.0
+THREADS = 16
+
+
+def mirror(sweep: Folder, target: Path) -> int:
+    """Copy the event files that are not in `target` yet, a folder a trial, and remove those that are gone; how many came.
+
+    A file of events never changes under its name, so names are all that need comparing.
+    """
+    wanted = {}
+    for name in sweep.names("trials/"):
+        parts = name.split("/")
+        if len(parts) == 4 and parts[2] == "events":
+            wanted[target / parts[1] / parts[3]] = name
+    have = {path for path in target.rglob("*") if path.is_file()}
+    for path in have - wanted.keys():
+        path.unlink()
+
+    def fetch(path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        # TensorBoard must not see half a file: it takes the end of a file for the end of the news.
+        half = path.with_name(f".{path.name}")
+        sweep.fetch(wanted[path], half)
+        half.rename(path)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return len(list(pool.map(fetch, sorted(wanted.keys() - have))))
+
+
+def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Mirror and serve until the process is stopped; raises BadConfig where the port is taken, JobError of the first mirror."""
+    from tensorboard import default, program
+
+    with tempfile.TemporaryDirectory(prefix="trialgrid-board-") as folder:
+        target = Path(folder)
+        mirror(sweep, target)
+        board = program.TensorBoard(default.get_plugins())
+        board.configure(["tensorboard", f"--logdir={target}", f"--host={host}", f"--port={port}",
+                         f"--reload_interval={MIRROR_SECONDS:g}", "--load_fast=false", f"--window_title={sweep.uri}"])
+        try:
+            url = board.launch()
+        except program.TensorBoardServerException as error:
+            raise BadConfig(f"--host {host} --port {port}: {error.msg}") from None
+        say(f"TensorBoard of {sweep.uri} at {url} (Ctrl-C ends it)")
+        said = ""
+        while True:
+            time.sleep(MIRROR_SECONDS)
+            try:
+                mirror(sweep, target)
+                said = ""
+            except JobError as error:
+                # Said once an outage; the next turn tries again.
+                if str(error) != said:
+                    said = str(error)
+                    say(said)
+            with contextlib.suppress(OSError):
+                for half in target.rglob(".*"):
+                    half.unlink()

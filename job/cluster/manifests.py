@@ -1,0 +1,146 @@
+"""Trials -> Kubernetes Jobs, as plain dicts: a pure function, so the same trials and options give the same text.
+
+The shape follows the Job API of Kubernetes 1.31 and later (podFailurePolicy, podReplacementPolicy). What an exit code
+means to the Job controller is in README.md, "Exit codes".
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import yaml
+
+from job.cluster.options import ClusterOptions, canonical
+from job.errors import AccessDenied, BadConfig, BadData, JobError, MissingInput, Stopped
+from job.trial import Trial, shown
+
+USAGE_EXIT_CODE = 2
+PERMANENT = sorted([USAGE_EXIT_CODE, *(kind.exit_code for kind in (BadData, MissingInput, JobError, AccessDenied, BadConfig))])
+CONTAINER = "trial"
+NAME_LENGTH = 63
+GRACE_SECONDS, KEEP_SECONDS, BACKOFF_LIMIT, SHM = 120, 7 * 24 * 3600, 6, "1Gi"
+SERVICE_ACCOUNT, CONFIG, SECRET = "trialgrid", "trialgrid", "trialgrid-s3"
+SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001,
+                  "seccompProfile": {"type": "RuntimeDefault"}}
+RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: ClusterOptions,
+               reruns: dict[str, int] | None = None) -> list[dict[str, Any]]:
+    """A Job for each trajectory, or each trial where every trajectory is one trial (shortest first, as `trajectories` has them).
+
+    sweep: its URI, or $(NAME) of a variable in the ConfigMap. reruns: the number that a trial's Job, run again, gets at
+    the end of its name, for the old Job may still stand. Raises BadConfig where the sweep's name cannot be told.
+    """
+    name = options.name or dns_name(sweep.rstrip("/").rpartition("/")[2])
+    if not name or ("$" in sweep and not options.name):
+        raise BadConfig(f"--name is needed: no name for labels follows from {sweep}")
+    return [trial_job(sweep, name, trials, options, (reruns or {}).get(trials[-1].trial, 0)) for trials in trajectories]
+
+
+def trial_job(sweep: str, name: str, trials: Sequence[Trial], options: ClusterOptions, rerun: int) -> dict[str, Any]:
+    """One Job; its name ends in a hash of its spec, so that a changed trial is another Job."""
+    longest = trials[-1]
+    args = ["train", sweep, *trial_args(longest)]
+    args += [part for trial in trials[:-1] for part in ("--shorter", f"{trial.trial}={trial.epochs}")]
+    args += ["--images", options.images] if options.images else []
+    labels = {"app.kubernetes.io/name": "trialgrid", "app.kubernetes.io/instance": name[:63],
+              "app.kubernetes.io/component": CONTAINER, "app.kubernetes.io/managed-by": "trialgrid",
+              "trialgrid/trial": longest.trial}
+    spec = job_spec(args, labels, options)
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:8]
+    ending = f"-{digest}" + (f"-r{rerun}" if rerun else "")
+    title = dns_name(f"{name[:20]}-t{longest.trial}-lr{longest.lr:.0e}-ep{longest.epochs:03d}")
+    metadata: dict[str, Any] = {"name": title[:NAME_LENGTH - len(ending)].rstrip("-") + ending}
+    metadata |= {"namespace": options.namespace} if options.namespace else {}
+    metadata |= {"labels": labels, "annotations": {"trialgrid/sweep": sweep}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def dns_name(text: str) -> str:
+    """`text` with all but small letters, digits and '-' replaced by '-', and none of those at its ends."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def trial_args(trial: Trial) -> list[str]:
+    """The trial's name, lr and epochs, and what else is not at its default, as options of `job train`."""
+    wanted = [spec for spec in fields(Trial)
+              if spec.name in ("trial", "lr", "epochs") or getattr(trial, spec.name) != spec.default]
+    args = []
+    for spec in wanted:
+        value = getattr(trial, spec.name)
+        # A boolean is off by default, and an option without a value turns it on.
+        args += [f"--{spec.name.replace('_', '-')}", *([] if value is True else [shown(value)])]
+    return args
+
+
+def job_spec(args: list[str], labels: dict[str, str], options: ClusterOptions) -> dict[str, Any]:
+    """Everything about a Job but its name."""
+    return {
+        "backoffLimit": BACKOFF_LIMIT,
+        "activeDeadlineSeconds": options.deadline,
+        "ttlSecondsAfterFinished": KEEP_SECONDS,
+        # Not before the old pod has ended: two at once would only wait for each other.
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {"action": "Ignore", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [Stopped.exit_code]}},
+            {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": PERMANENT}}]},
+        "template": {
+            "metadata": {"labels": labels, "annotations": {"karpenter.sh/do-not-disrupt": "true",
+                                                           "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}},
+            "spec": pod_spec(args, options)},
+    }
+
+
+def pod_spec(args: list[str], options: ClusterOptions) -> dict[str, Any]:
+    """The pod of a Job, as the Pod Security Standard 'restricted' wants it."""
+    limits, tolerations = {"memory": canonical(options.memory)}, []
+    if options.gpu_resource != "none":
+        # A string: the API server writes it back as one.
+        limits[options.gpu_resource] = "1"
+        taint = "nvidia.com/gpu" if options.gpu_resource.startswith("nvidia.com/") else options.gpu_resource
+        tolerations = [{"key": taint, "operator": "Exists", "effect": "NoSchedule"}]
+    requests = {"cpu": canonical(options.cpu), "memory": canonical(options.memory), "ephemeral-storage": canonical(options.tmp)}
+    container = {
+        "name": CONTAINER, "image": options.image, "imagePullPolicy": "IfNotPresent", "args": args,
+        "envFrom": [{"configMapRef": {"name": CONFIG, "optional": True}}],
+        "env": [{"name": "IMAGE", "value": options.image},
+                {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                *({"name": key, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key, "optional": True}}}
+                  for key in SECRET_KEYS)],
+        "resources": {"requests": requests, "limits": limits},
+        "securityContext": RESTRICTED_CONTAINER,
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}]}  # noqa: S108 - the pod's
+    return {
+        "restartPolicy": "Never", "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "serviceAccountName": SERVICE_ACCOUNT, "automountServiceAccountToken": False, "enableServiceLinks": False,
+        "securityContext": RESTRICTED_POD, **({"tolerations": tolerations} if tolerations else {}),
+        "containers": [container],
+        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHM}},
+                    {"name": "tmp", "emptyDir": {"sizeLimit": canonical(options.tmp)}}]}
+
+
+class Dumper(yaml.SafeDumper):
+    """YAML without anchors, and with quotes around every text that some reader could take for a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """Readers of YAML 1.2 take 1e-05 for a number, this writer's rules of 1.1 do not."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if re.match(r"[\d+.-]", text) else None)
+
+
+Dumper.add_representer(str, represent_text)
+
+
+def to_yaml(objects: Iterable[dict[str, Any]]) -> str:
+    """Kubernetes objects as one YAML stream."""
+    return yaml.dump_all(objects, Dumper=Dumper, sort_keys=False, width=130, explicit_start=True)

@@ -1,0 +1,59 @@
+"""Command-line options made from the fields of our dataclasses, so that a default and its help text stand once."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from job.errors import BadConfig
+
+Kind = TypeVar("Kind")
+
+
+def add_options(app: typer.Typer, source: type, names: Sequence[str], *, repeatable: bool = False) -> Callable[[Any], Any]:
+    """A decorator that registers a command, whose last parameter is **values, with an option for each named field of `source`.
+
+    An option that is not given is None, or an empty list where it is repeatable.
+    """
+
+    def register(command: Any) -> Any:
+        own = [p for p in inspect.signature(command).parameters.values() if p.kind != p.VAR_KEYWORD]
+        own += [as_parameter(spec, repeatable) for spec in fields(source) if spec.name in names]
+        command.__signature__ = inspect.Signature(own)
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
+        return app.command()(command)
+
+    return register
+
+
+def as_parameter(spec: Field[Any], repeatable: bool) -> inspect.Parameter:
+    """A field made by `job.trial.option` as a keyword parameter that typer understands."""
+    assert spec.default is not MISSING
+    kind: Any = type(spec.default)
+    declaration = typer.Option(f"--{spec.name.replace('_', '-')}", help=help_of(spec), show_default=False)
+    annotation: Any = Annotated[list[kind] if repeatable else kind | None, declaration]
+    default: Any = [] if repeatable else None
+    return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def help_of(spec: Field[Any]) -> str:
+    """A field's help text with its default, where that says something."""
+    shown = "no" if spec.default is False else spec.default
+    return str(spec.metadata["help"]) + (f"  [default: {shown}]" if shown != "" else "")
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+def make(kind: type[Kind], values: dict[str, Any]) -> Kind:
+    """A dataclass of ours from options; raises BadConfig naming the option whose value is wrong."""
+    try:
+        return kind(**values)
+    except ValueError as error:
+        # Every message of theirs begins with the field.
+        name, _, rest = str(error).partition(" ")
+        raise BadConfig(f"--{name.replace('_', '-')} {rest}") from None
