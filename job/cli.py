@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 SETTINGS = [spec.name for spec in fields(Trial) if spec.name != "trial"]
-PICTURES = [spec.name for spec in fields(PictureOptions)]
-CLUSTER = [spec.name for spec in fields(ClusterOptions)]
 Sweep = Annotated[str, typer.Argument(metavar="SWEEP", show_default=False,
                                       help="The sweep's folder: a path or s3://bucket/folder.")]
 SOURCE_HELP = "A folder of class folders or a CSV of labels, path or s3:// URI."
@@ -38,11 +36,12 @@ def picture_options(values: dict[str, Any]) -> dict[str, Any]:
     """The options about pictures that were given; what was not is remembered by the sweep. Raises BadConfig naming a bad one."""
     from job.data.prepare import make_options
 
-    make_options(given(values))
-    return given(values)
+    found = given(values, PictureOptions)
+    make_options(found)
+    return found
 
 
-@add_options(app, PictureOptions, PICTURES)
+@add_options(app, PictureOptions)
 def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", **values: Any) -> None:
     """Do everything here: pack, trials, gather.
 
@@ -87,7 +86,7 @@ def options_before_the_command(version: Annotated[bool, typer.Option("--version"
     """
 
 
-@add_options(app, PictureOptions, PICTURES)
+@add_options(app, PictureOptions)
 def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default=False,
                                                   help=SOURCE_HELP)],
             sweep: Sweep, grid: Grid = "", **values: Any) -> None:
@@ -103,7 +102,7 @@ def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default
     adopt()
 
 
-@add_options(app, Trial, SETTINGS)
+@add_options(app, Trial, PictureOptions)
 def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's name, in SWEEP/grid.csv where no settings are given.",
                                                            show_default=False)],
           shorter: Annotated[list[str], typer.Option(metavar="NAME=EPOCHS", show_default=False, help="Another trial of these "
@@ -116,14 +115,16 @@ def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's nam
     from job.data.prepare import ensure_pack
     from job.layout import find_trial
     from job.storage import open_folder
-    from job.training.checkpoint import check_unchanged
-    from job.training.sweep import run_named
 
-    folder, settings = open_folder(sweep), given(values)
+    folder, settings, options = open_folder(sweep), given(values, Trial), picture_options(values)
     longest = find_trial(folder, trial, make(Trial, {"trial": trial, **settings}) if settings else None)
     trials = [longest, *(find_trial(folder, *shorter_trial(longest, text)) for text in shorter)]
     with display() as show:
-        passport = ensure_pack(folder, images, {}, show.packing, show.say)
+        passport = ensure_pack(folder, images, options, show.packing, show.say)
+        # Torch takes seconds to come; what is wrong before it is said at once.
+        from job.training.checkpoint import check_unchanged
+        from job.training.sweep import run_named
+
         check_unchanged(folder, trials, passport)
         run_named(folder, sorted(trials, key=lambda item: item.epochs), passport, show)
 
@@ -183,16 +184,16 @@ def status(sweep: Sweep, watch: Annotated[bool, typer.Option("--watch", help="Sh
         print_status(sweep_status(folder), pack_status(folder))
 
 
-@add_options(app, ClusterOptions, CLUSTER)
+@add_options(app, ClusterOptions, PictureOptions)
 def manifests(sweep: Sweep, grid: Grid = "", per_trajectory: PerTrajectory = False, **values: Any) -> None:
     """Print Kubernetes Jobs, one a trial.
 
     Pipe them to `kubectl apply -f -`. The same grid and options give the same Jobs; a changed trial is another Job.
     """
-    print_jobs(sweep, read_trials(sweep, grid), per_trajectory, make(ClusterOptions, given(values)), {})
+    print_jobs(sweep, read_trials(sweep, grid), per_trajectory, values, {})
 
 
-@add_options(app, ClusterOptions, CLUSTER)
+@add_options(app, ClusterOptions, PictureOptions)
 def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="Of trials that failed.")] = False,
           missing: Annotated[bool, typer.Option("--missing", help="Of trials that have no row, and at which nobody is at "
                                                 "work.")] = False, **values: Any) -> None:
@@ -205,13 +206,12 @@ def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="O
 
     if not failed and not missing:
         raise typer.BadParameter("--failed, --missing or both are needed")
-    options = make(ClusterOptions, given(values))
     states = [state for on, found in ((failed, ("failed",)), (missing, ("waiting", "stopped", "interrupted"))) if on
               for state in found]
     found = [item for item in sweep_status(open_folder(sweep)) if item.state in states]
     if not found:
         print("job: no such trial; nothing to run again", file=sys.stderr)
-    print_jobs(sweep, [item.trial for item in found], False, options, {item.trial.trial: item.attempts for item in found})
+    print_jobs(sweep, [item.trial for item in found], False, values, {item.trial.trial: item.attempts for item in found})
 
 
 def read_trials(sweep: str, grid: str) -> list[Trial]:
@@ -225,14 +225,15 @@ def read_trials(sweep: str, grid: str) -> list[Trial]:
     return read_grid(open_folder(folder), name)
 
 
-def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, options: ClusterOptions, reruns: dict[str, int]) -> None:
+def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values: dict[str, Any], reruns: dict[str, int]) -> None:
     """Print the Jobs as YAML, and on standard error what to know about the image."""
     from job.cluster.manifests import to_yaml, trial_jobs
 
+    options, pictures = make(ClusterOptions, given(values, ClusterOptions)), picture_options(values)
     if "@sha256:" not in options.image:
         print(f"job: {options.image} is not pinned by its digest: a row will not tell which program made it", file=sys.stderr)
     groups = trajectories(trials) if per_trajectory else [[trial] for trial in trials]
-    print(to_yaml(trial_jobs(sweep, groups, options, reruns)), end="")
+    print(to_yaml(trial_jobs(sweep, groups, options, pictures, reruns)), end="")
 
 
 @app.command()
@@ -264,7 +265,7 @@ def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder 
     typer.echo(f"{folder}: {num} pictures")
 
 
-@add_options(app, Trial, SETTINGS, repeatable=True)
+@add_options(app, Trial, names=SETTINGS, repeatable=True)
 def grid(**values: list[Any]) -> None:
     """Print a grid: every combination of values.
 
@@ -272,13 +273,13 @@ def grid(**values: list[Any]) -> None:
     """
     import itertools
 
-    found = given(values)
+    found = given(values, Trial)
     trials = [make(Trial, {"trial": str(number), **dict(zip(found, combination, strict=True))})
               for number, combination in enumerate(itertools.product(*found.values()), 1)]
     typer.echo(format_grid(trials), nl=False)
 
 
-@add_options(app, Trial, ["image_size", *AUGMENTATION, "seed"])
+@add_options(app, Trial, names=["image_size", *AUGMENTATION, "seed"])
 def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
             out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"), **values: Any) -> None:
     """Draw a sheet of what the net will see.
@@ -288,7 +289,7 @@ def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_
     from job.data.sheet import contact_sheet
     from job.data.source import read_source
 
-    trial = make(Trial, {"weights": "none", "model": "mlp", **given(values)})
+    trial = make(Trial, {"weights": "none", "model": "mlp", **given(values, Trial)})
     out.write_bytes(contact_sheet(read_source(source, PictureOptions()), trial))
     typer.echo(f"{out}: each row is one picture, first as validation sees it, then as training may")
 

@@ -12,15 +12,18 @@ from job.errors import BadConfig
 Kind = TypeVar("Kind")
 
 
-def add_options(app: typer.Typer, source: type, names: Sequence[str], *, repeatable: bool = False) -> Callable[[Any], Any]:
-    """A decorator that registers a command, whose last parameter is **values, with an option for each named field of `source`.
+def add_options(app: typer.Typer, *sources: type, names: Sequence[str] = (), repeatable: bool = False) -> Callable[[Any], Any]:
+    """A decorator that registers a command, whose last parameter is **values, with an option for each field of the sources.
 
-    An option that is not given is None, or an empty list where it is repeatable.
+    names: only these fields. An option that is not given is None, or an empty list where it is repeatable. A command's own
+    parameter stands before a field of its name.
     """
 
     def register(command: Any) -> Any:
         own = [p for p in inspect.signature(command).parameters.values() if p.kind != p.VAR_KEYWORD]
-        own += [as_parameter(spec, repeatable) for spec in fields(source) if spec.name in names]
+        taken = {parameter.name for parameter in own}
+        own += [as_parameter(spec, repeatable) for source in sources for spec in fields(source)
+                if spec.name not in taken and (not names or spec.name in names)]
         command.__signature__ = inspect.Signature(own)
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
         return app.command()(command)
@@ -44,9 +47,10 @@ def help_of(spec: Field[Any]) -> str:
     return str(spec.metadata["help"]) + (f"  [default: {shown}]" if shown != "" else "")
 
 
-def given(values: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in values.items() if value not in (None, [])}
+def given(values: dict[str, Any], source: type) -> dict[str, Any]:
+    """The options that were given, of those that are fields of `source`."""
+    known = {spec.name for spec in fields(source)}
+    return {name: value for name, value in values.items() if name in known and value not in (None, [])}
 
 
 def make(kind: type[Kind], values: dict[str, Any]) -> Kind:

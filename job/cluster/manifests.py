@@ -7,7 +7,7 @@ means to the Job controller is in README.md, "Exit codes".
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -29,25 +29,24 @@ RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001,
 RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
-def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: ClusterOptions,
-               reruns: dict[str, int] | None = None) -> list[dict[str, Any]]:
+def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: ClusterOptions, pictures: Mapping[str, Any],
+               reruns: Mapping[str, int]) -> list[dict[str, Any]]:
     """A Job for each trajectory, or each trial where every trajectory is one trial (shortest first, as `trajectories` has them).
 
-    sweep: its URI, or $(NAME) of a variable in the ConfigMap. reruns: the number that a trial's Job, run again, gets at
+    sweep: its URI, or $(NAME) of a variable in the ConfigMap. pictures: the PictureOptions that are not to be left to the
+    sweep's memory or their defaults. reruns: the number that a trial's Job, run again, gets at
     the end of its name, for the old Job may still stand. Raises BadConfig where the sweep's name cannot be told.
     """
     name = options.name or dns_name(sweep.rstrip("/").rpartition("/")[2])
     if not name or ("$" in sweep and not options.name):
         raise BadConfig(f"--name is needed: no name for labels follows from {sweep}")
-    return [trial_job(sweep, name, trials, options, (reruns or {}).get(trials[-1].trial, 0)) for trials in trajectories]
+    how = as_args({"images": options.images, **pictures} if options.images else pictures)
+    return [trial_job(["train", sweep, *trial_args(trials), *how], name, trials[-1], options, reruns.get(trials[-1].trial, 0))
+            for trials in trajectories]
 
 
-def trial_job(sweep: str, name: str, trials: Sequence[Trial], options: ClusterOptions, rerun: int) -> dict[str, Any]:
+def trial_job(args: list[str], name: str, longest: Trial, options: ClusterOptions, rerun: int) -> dict[str, Any]:
     """One Job; its name ends in a hash of its spec, so that a changed trial is another Job."""
-    longest = trials[-1]
-    args = ["train", sweep, *trial_args(longest)]
-    args += [part for trial in trials[:-1] for part in ("--shorter", f"{trial.trial}={trial.epochs}")]
-    args += ["--images", options.images] if options.images else []
     labels = {"app.kubernetes.io/name": "trialgrid", "app.kubernetes.io/instance": name[:63],
               "app.kubernetes.io/component": CONTAINER, "app.kubernetes.io/managed-by": "trialgrid",
               "trialgrid/trial": longest.trial}
@@ -57,7 +56,7 @@ def trial_job(sweep: str, name: str, trials: Sequence[Trial], options: ClusterOp
     title = dns_name(f"{name[:20]}-t{longest.trial}-lr{longest.lr:.0e}-ep{longest.epochs:03d}")
     metadata: dict[str, Any] = {"name": title[:NAME_LENGTH - len(ending)].rstrip("-") + ending}
     metadata |= {"namespace": options.namespace} if options.namespace else {}
-    metadata |= {"labels": labels, "annotations": {"trialgrid/sweep": sweep}}
+    metadata |= {"labels": labels, "annotations": {"trialgrid/sweep": args[1]}}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
@@ -66,16 +65,18 @@ def dns_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def trial_args(trial: Trial) -> list[str]:
-    """The trial's name, lr and epochs, and what else is not at its default, as options of `job train`."""
-    wanted = [spec for spec in fields(Trial)
-              if spec.name in ("trial", "lr", "epochs") or getattr(trial, spec.name) != spec.default]
-    args = []
-    for spec in wanted:
-        value = getattr(trial, spec.name)
-        # A boolean is off by default, and an option without a value turns it on.
-        args += [f"--{spec.name.replace('_', '-')}", *([] if value is True else [shown(value)])]
-    return args
+def trial_args(trials: Sequence[Trial]) -> list[str]:
+    """The longest trial's settings, where they are not the defaults, and the shorter trials, as options of `job train`."""
+    longest = trials[-1]
+    settings = {spec.name: getattr(longest, spec.name) for spec in fields(Trial)
+                if spec.name in ("trial", "lr", "epochs") or getattr(longest, spec.name) != spec.default}
+    return as_args(settings) + [part for trial in trials[:-1] for part in ("--shorter", f"{trial.trial}={trial.epochs}")]
+
+
+def as_args(values: Mapping[str, Any]) -> list[str]:
+    """Options as the command line has them; a boolean, off by default, is turned on by an option without a value."""
+    return [part for name, value in values.items()
+            for part in (f"--{name.replace('_', '-')}", *([] if value is True else [shown(value)]))]
 
 
 def job_spec(args: list[str], labels: dict[str, str], options: ClusterOptions) -> dict[str, Any]:
