@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+# Tests run side by side, a process a core; each, and what it starts, computes with one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("TRIALGRID_SHARED", ROOT.parent / "shared"))
 KEYS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_REGION": "us-east-1"}

@@ -150,7 +150,8 @@ def test_permanent_exit_codes_are_those_that_trying_again_cannot_mend() -> None:
 
 
 @pytest.mark.parametrize("spoil", [
-    lambda item: item["spec"].update(backofLimit=3), lambda item: item["spec"]["template"]["spec"].update(restartPolicy="OnFailure"),
+    lambda item: item["spec"].update(backofLimit=3),
+    lambda item: item["spec"]["template"]["spec"].update(restartPolicy="OnFailure"),
     lambda item: item["spec"].pop("template"), lambda item: item["metadata"].update(name="Trial_1"),
     lambda item: item["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"].update({"nvidia.com/gpu": 1}),
     lambda item: item["spec"]["template"]["spec"]["volumes"].pop(),

@@ -1,6 +1,5 @@
 """TensorBoard over a sweep folder: its events are mirrored to the local disk as they come, and served."""
 
-import contextlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -65,6 +64,3 @@ def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> No
                 if str(error) != said:
                     said = str(error)
                     say(said)
-            with contextlib.suppress(OSError):
-                for half in target.rglob(".*"):
-                    half.unlink()

@@ -37,7 +37,8 @@ def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: 
     lease = claim(sweep, PACK, lambda: sweep.exists(PASSPORT), say)
     if lease:
         with held(lease):
-            passport = build(sweep, asked["images"], options, progress, lease)
+            # The builder before may have ended between the last look and the claim.
+            passport = read_passport(sweep) or build(sweep, asked["images"], options, progress, lease)
     else:
         passport = read_passport(sweep)
         assert passport, "the passport that ended the wait is gone"

@@ -47,14 +47,15 @@ def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display,
     lease = None if row else claim(
         sweep, trial_work(trial.trial), lambda: finished_row(sweep, trial, passport) is not None, display.say, wait=wait,
         pause=pause, settings=asdict(trial), pack_hash=passport.pack_hash)
-    if not lease:
+    with held(lease) if lease else contextlib.nullcontext(), gpu_memory(trial):
+        # Another process may have ended the trial during the wait, or between the last look and the claim.
         row = row or finished_row(sweep, trial, passport)
-        assert row, "the row that ended the wait is gone"
-        display.row(row, already=True)
-        return row
-    with held(lease), gpu_memory(trial):
-        set_failed_aside(sweep, trial)
-        return train(sweep, trial, passport, display, stop, lease)
+        if lease and not row:
+            set_failed_aside(sweep, trial)
+            return train(sweep, trial, passport, display, stop, lease)
+    assert row, "the row that ended the wait is gone"
+    display.row(row, already=True)
+    return row
 
 
 def train(sweep: Folder, trial: Trial, passport: Passport, display: Display, stop: threading.Event, lease: Lease) -> Row:
