@@ -78,7 +78,8 @@ class TestImage:
             self, hardened: list[str], image: str, shapes: Path, make_grid: Grid, s3: S3) -> None:
         sweep, grid = f"s3://bucket/{image.rpartition('-')[2]}", make_grid(lr=[0.02], epochs=[400])
         assert job("prepare", s3.upload(shapes, "pictures"), sweep, "--grid", grid, **s3.env).code == 0
-        keys = [part for key, value in {**s3.env, "POD_NAME": "pod-1", "IMAGE": image}.items() for part in ("--env", f"{key}={value}")]
+        keys = [part for key, value in {**s3.env, "POD_NAME": "pod-1", "IMAGE": image}.items()
+                for part in ("--env", f"{key}={value}")]
         command = [*hardened, *keys, image, "train", sweep, "--trial", "1"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         wait_for_line(process, "epoch 2/400")
