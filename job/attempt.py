@@ -232,7 +232,7 @@ class Watch:
         return time.monotonic() - self._since > max(WATCH_SECONDS, SILENT_SECONDS - attempt.seconds_silent)
 
 
-def claim(folder: Folder, work: str, finished: Callable[[], bool], say: Callable[[str], None], *, wait: bool = True,
+def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callable[[str], None], *, wait: bool = True,
           pause: Callable[[float], None] = time.sleep, settings: dict[str, Any] | None = None,
           pack_hash: str = "") -> Lease | None:
     """The lease of a piece of work; None where it is finished, by another process in the meantime.

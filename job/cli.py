@@ -42,7 +42,9 @@ def picture_options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 @add_options(app, PictureOptions)
-def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", **values: Any) -> None:
+def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Annotated[bool, typer.Option(
+        "--independent", help="Train every trial on its own, also where a longer one passes through it.")] = False,
+          **values: Any) -> None:
     """Do everything here: pack, trials, gather.
 
     Makes the pack if it is missing and trains every trial of the grid that has no row yet. Several machines may run it on
@@ -62,7 +64,7 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", **values: Any) -> 
         show.passport(passport)
         check_unchanged(folder, trials, passport)
         adopt()
-        failures = run_sweep(folder, trials, passport, show)
+        failures = run_sweep(folder, trials, passport, show, independent)
     print_summary(sweep)
     if failures:
         raise type(failures[0])(f"{len(failures)} of {len(trials)} trials failed; the first: {failures[0]}")
@@ -123,10 +125,12 @@ def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's nam
         passport = ensure_pack(folder, images, options, show.packing, show.say)
         # Torch takes seconds to come; what is wrong before it is said at once.
         from job.training.checkpoint import check_unchanged
-        from job.training.sweep import run_named
+        from job.training.sweep import run_sweep
 
         check_unchanged(folder, trials, passport)
-        run_named(folder, sorted(trials, key=lambda item: item.epochs), passport, show)
+        failures = run_sweep(folder, trials, passport, show)
+    if failures:
+        raise failures[0]
 
 
 def shorter_trial(longest: Trial, text: str) -> tuple[str, Trial]:

@@ -38,13 +38,16 @@ class Row:
 
     Medians are over epochs (the studies' summary). For two classes precision, recall, F1 and false negatives are
     those of the positive class; for more they are means over the classes, and false negatives count every error.
-    Test figures are the best epoch's weights', but for the last_test ones; those at_threshold count a picture as
-    positive from the threshold on that gave the wanted recall on validation, the others from 0.5 on.
+    `trained_by` is the longer trial of the same trajectory that passed through this one, where it was not trained alone; its
+    seconds are those up to its own last epoch. Test figures are the best epoch's weights', but for the last_test ones; those
+    at_threshold count a picture as positive from the threshold on that gave the wanted recall on validation, the others from
+    0.5 on.
     """
 
     settings: dict[str, Any]
     status: Literal["done", "diverged", "failed"]
     cause: str = ""
+    trained_by: str = ""
     epochs_run: int = 0
     median_train_loss: float | None = None
     median_train_acc: float | None = None
@@ -105,7 +108,8 @@ class Row:
 
 
 # What two runs of one trial on one machine may differ in.
-CLOCKS_AND_HOST = ("seconds", "train_seconds", "val_seconds", "images_per_second", "host", "started_at", "finished_at")
+CLOCKS_AND_HOST = ("trained_by", "seconds", "train_seconds", "val_seconds", "images_per_second", "host", "started_at",
+                   "finished_at")
 
 
 def finite(value: Any) -> Any:

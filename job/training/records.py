@@ -47,7 +47,12 @@ class Records:
         resumed = f", goes on after epoch {state.epoch}, step {state.step}" if state.epoch or state.step else ""
         self.display.say(f"trial {t.trial}  lr {t.lr:g}, {t.epochs} epochs, batch {t.batch_size}, {t.image_size} px, "
                          f"{self.machine.precision} on {self.machine.name}{resumed}")
-        self.lease.progress(state.epoch, state.step, self.num_steps)
+        self.catch_up(state)
+
+    def catch_up(self, state: State) -> None:
+        """Tell the heartbeat where the trial stands, and write what events and table of its epochs are not there yet."""
+        t, num_steps = self.trial, count_steps(len(self.batches.indices["train"]), self.trial.batch_size)
+        self.lease.progress(state.epoch, state.step, num_steps)
         # A process that was killed may have written the checkpoint of an epoch and not yet what tells of it.
         have = set(self.outbox.folder.names(trial_file(t.trial, "events/")))
         told = {0: start_events(t)} | {epoch.epoch: epoch_events(epoch) for epoch in state.history}

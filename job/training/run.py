@@ -2,20 +2,21 @@
 
 import contextlib
 import csv
+import functools
 import io
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
-from job.attempt import Lease, claim, held, now
+from job.attempt import Busy, Lease, claim, held, now
 from job.data.batches import Batches, load_batches
 from job.data.pack import Passport
 from job.errors import BadConfig, OutOfMemory, Stopped
 from job.layout import read_row, trial_file, trial_work
 from job.outbox import Outbox
-from job.record import Row, row_to_json, summarise
+from job.record import Epoch, Row, row_to_json, summarise
 from job.storage import Folder, join, read_uri
 from job.training.checkpoint import check_same, read_checkpoint, restore
 from job.training.display import Display
@@ -28,13 +29,16 @@ from job.training.stopping import why_best, why_ended
 from job.trial import Trial
 
 
-def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display, stop: threading.Event, wait: bool = True) -> Row:
-    """Train one trial and write its row; answers the row that stands in the folder at the end.
+def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
+              wait: bool = True) -> Row:
+    """Train the last of these trials and write its row; answers the row that stands in the folder at the end.
 
+    trials: one trial, or a trajectory, the shortest first: each shorter one gets its row as the last passes through it.
     The order of resuming: row exists -> done; last checkpoint -> resume; initial weights -> start. A failed row is set
     aside and the trial tried again. While another process trains it this one waits, or raises Busy. Raises Stopped once
     `stop` is set, with the state saved.
     """
+    trial = trials[-1]
     if trial.recall and len(passport.classes) != 2:
         raise BadConfig(f"trial {trial.trial}: recall is for two classes, and there are {len(passport.classes)}; "
                         "leave it out, or prepare with --positive CLASS")
@@ -45,21 +49,22 @@ def run_trial(sweep: Folder, trial: Trial, passport: Passport, display: Display,
 
     row = finished_row(sweep, trial, passport)
     lease = None if row else claim(
-        sweep, trial_work(trial.trial), lambda: finished_row(sweep, trial, passport) is not None, display.say, wait=wait,
+        sweep, trial_work(trial.trial), functools.partial(finished_row, sweep, trial, passport), display.say, wait=wait,
         pause=pause, settings=asdict(trial), pack_hash=passport.pack_hash)
     with held(lease) if lease else contextlib.nullcontext(), gpu_memory(trial):
         # Another process may have ended the trial during the wait, or between the last look and the claim.
         row = row or finished_row(sweep, trial, passport)
         if lease and not row:
             set_failed_aside(sweep, trial)
-            return train(sweep, trial, passport, display, stop, lease)
+            return train(sweep, trials, passport, display, stop, lease)
     assert row, "the row that ended the wait is gone"
     display.row(row, already=True)
     return row
 
 
-def train(sweep: Folder, trial: Trial, passport: Passport, display: Display, stop: threading.Event, lease: Lease) -> Row:
+def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event, lease: Lease) -> Row:
     """The path from the last checkpoint, or the beginning, to the row, with the right to it in hand."""
+    trial = trials[-1]
     with contextlib.closing(Outbox(sweep, display.say, lease.guard)) as outbox:
         machine, state = resume_or_start(sweep, trial, passport)
         batches = load_batches(sweep, passport, trial, machine.device)
@@ -67,19 +72,58 @@ def train(sweep: Folder, trial: Trial, passport: Passport, display: Display, sto
             raise Stopped(f"trial {trial.trial}: stopped by a signal before its first step; the same command begins it")
         records = Records(trial, passport, outbox, lease, machine, display, stop, batches)
         records.begin(state)
+        pending = pass_through(sweep, trials[:-1], trial, state, records)
         for epoch in fit(trial, state, batches, machine, records.tick):
             display.epoch(trial, epoch)
+            # Their rows come before the checkpoint of the next epoch, so a resume never stands beyond one without.
             records.epoch(state)
+            pending = pass_through(sweep, pending, trial, state, records)
         if stop.is_set() or lease.taken_over.is_set():
             records.save_and_stop(state)
-        row, predictions = conclude(trial, state, batches, machine, passport)
-        records.end(state, row, predictions)
-        lease.guard()
-        set_failed_aside(sweep, trial)
-        if not sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
-            row = finished_row(sweep, trial, passport) or row
+        row = publish(sweep, trial, state, records, lease)
         display.end()
         display.row(row, already=False)
+    return row
+
+
+def pass_through(sweep: Folder, shorter: Sequence[Trial], longest: Trial, state: State, records: Records) -> list[Trial]:
+    """Write the rows of the shorter trials of a trajectory that end with the state as it is; answers those still to come.
+
+    One that another process has finished, or is at work on, is left to it; so is one that the state is already beyond.
+    """
+    ending = [trial for trial in shorter if state.step == 0 and state.history and has_ended(trial, state.history)]
+    for trial in ending:
+        finished = functools.partial(finished_row, sweep, trial, records.passport)
+        try:
+            lease = claim(sweep, trial_work(trial.trial), finished, records.display.say, wait=False, settings=asdict(trial),
+                          pack_hash=records.passport.pack_hash)
+        except Busy as error:
+            records.display.say(f"{error}; left to it")
+            continue
+        if lease:
+            with held(lease):
+                set_failed_aside(sweep, trial)
+                own = replace(records, trial=trial, lease=lease)
+                own.catch_up(state)
+                row = publish(sweep, trial, state, own, lease, trained_by=longest.trial)
+                records.display.row(row, already=False)
+    return [trial for trial in shorter if trial not in ending and trial.epochs > state.epoch]
+
+
+def has_ended(trial: Trial, history: Sequence[Epoch]) -> bool:
+    """Whether a trial ends with exactly this history."""
+    return len(history) == trial.epochs or (len(history) < trial.epochs and bool(why_ended(trial, history)))
+
+
+def publish(sweep: Folder, trial: Trial, state: State, records: Records, lease: Lease, trained_by: str = "") -> Row:
+    """Write what a trial leaves behind, its row last; answers the row that stands there."""
+    row, predictions = conclude(trial, state, records.batches, records.machine, records.passport)
+    row = replace(row, trained_by=trained_by)
+    records.end(state, row, predictions)
+    lease.guard()
+    set_failed_aside(sweep, trial)
+    if not sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
+        row = finished_row(sweep, trial, records.passport) or row
     return row
 
 

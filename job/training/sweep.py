@@ -16,8 +16,8 @@ from job.layout import trial_file
 from job.record import Row, row_to_json
 from job.storage import Folder
 from job.training.display import Display
-from job.training.run import failed_row, run_trial
-from job.trial import Trial
+from job.training.run import failed_row, finished_row, run_trial
+from job.trial import Trial, trajectories
 
 
 @contextlib.contextmanager
@@ -41,52 +41,60 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display) -> list[JobError]:
+def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display,
+              independent: bool = False) -> list[JobError]:
     """Run the trials that have no row yet; answers the failures. Raises Stopped, TryAgain or AccessDenied at once.
 
-    A trial that another process is training is left for the end, so that several machines may share one sweep.
+    Trials of one trajectory are trained together, unless `independent`. What another process is training is left for the
+    end, so that several machines may share one sweep.
     """
-    failures, waiting = [], list(trials)
+    failures: dict[str, JobError] = {}
+    for trial in trials:
+        if row := finished_row(sweep, trial, passport):
+            display.row(row, already=True)
     with stop_signals() as stop:
-        for wait in (False, True):
-            rest, waiting = waiting, []
-            for trial in rest:
-                if stop.is_set():
-                    raise Stopped(f"stopped by a signal before trial {trial.trial}; the same command goes on with it")
-                try:
-                    attempt(sweep, trial, passport, display, stop, wait=wait)
-                except (Busy, TakenOver) as error:
-                    display.say(f"{error}; left for the end")
-                    waiting.append(trial)
-                except (Stopped, TryAgain, AccessDenied):
-                    raise
-                except JobError as error:
-                    # A copy: the error itself would keep the failed trial's frames, and so its memory, from the next trials.
-                    failures.append(type(error)(str(error)))
-                gc.collect()
+        wait = False
+        while rest := [trial for trial in trials if trial.trial not in failures and not finished_row(sweep, trial, passport)]:
+            groups = [[trial] for trial in rest] if independent else trajectories(rest)
+            wait = wait or len(groups) == 1
+            busy = [group for group in groups if not run_group(sweep, group, passport, display, stop, wait, failures)]
+            # Where others are at work on all that is left, wait for them.
+            wait = len(busy) == len(groups)
         if stop.is_set():
             raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
-    if waiting:
-        raise TakenOver(f"trial {waiting[0].trial}: another process has taken it over; start again to see its end")
-    return failures
+    return list(failures.values())
 
 
-def run_named(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display) -> None:
-    """Run these trials, waiting for those at which another process is at work; raises the first failure."""
-    with stop_signals() as stop:
-        for trial in trials:
-            attempt(sweep, trial, passport, display, stop)
-            if stop.is_set():
-                raise Stopped(f"stopped by a signal; trial {trial.trial} is done")
+def run_group(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event, wait: bool,
+              failures: dict[str, JobError]) -> bool:
+    """Run a trajectory, noting a failure of its longest trial; whether it was tried, and not left to another process."""
+    name = trials[-1].trial
+    if stop.is_set():
+        raise Stopped(f"stopped by a signal before trial {name}; the same command goes on with it")
+    try:
+        attempt(sweep, trials, passport, display, stop, wait)
+    except (Busy, TakenOver) as error:
+        display.say(f"{error}; left for the end")
+        return False
+    except (Stopped, TryAgain, AccessDenied):
+        raise
+    except JobError as error:
+        # A copy: the error itself would keep the failed trial's frames, and so its memory, from the next trials.
+        failures[name] = type(error)(str(error))
+    finally:
+        gc.collect()
+    return True
 
 
-def attempt(sweep: Folder, trial: Trial, passport: Passport, display: Display, stop: threading.Event, wait: bool = True) -> Row:
-    """Run one trial; where it fails for a reason of its own, write a row that says so, then raise the reason.
+def attempt(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
+            wait: bool) -> Row:
+    """Run a trajectory; where it fails for a reason of its own, write a row of its longest that says so, and raise the reason.
 
     What a later try may mend (storage, credentials, a stop signal) leaves no row.
     """
+    trial = trials[-1]
     try:
-        return run_trial(sweep, trial, passport, display, stop, wait)
+        return run_trial(sweep, trials, passport, display, stop, wait)
     except (Stopped, TryAgain, AccessDenied, TakenOver):
         raise
     except JobError as error:
