@@ -151,8 +151,10 @@ def last_attempt(folder: Folder, work: str) -> Attempt | None:
 class Lease:
     """The right to work, held by a heartbeat from a thread of its own, so that it beats through loading and validation."""
 
-    def __init__(self, folder: Folder, work: str, number: int, attempt: Attempt) -> None:
+    def __init__(self, folder: Folder, work: str, number: int, attempt: Attempt, waited_for: Attempt | None = None) -> None:
         self.folder, self.work, self.number, self.attempt = folder, work, number, attempt
+        # How the attempt ended that this process has waited for; None where it has not waited.
+        self.waited_for = waited_for
         self.taken_over = threading.Event()
         self._sure_until = time.monotonic() + SILENT_SECONDS - MARGIN_SECONDS
         self._over = threading.Event()
@@ -255,12 +257,15 @@ def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callab
                 new = replace(new, state="failed", cause=f"{deaths} attempts in a row died")
             if not folder.write_once(attempt_file(work, number + 1), as_json(new)):
                 continue
+            if folder.write_once(attempt_file(work, number + 1), as_json(new)):
+                raise BadConfig(f"{folder.uri}: this storage overwrites where it was asked not to (PUT with If-None-Match: *), so "
+                                "that two processes could train one trial; use one that knows conditional writes")
             if new.state == "failed":
                 assert last
                 raise DiedTooOften(f"{work}: {deaths} attempts in a row ended without a word and without an epoch to show for "
                                    f"it, the last on {last.host} at {last.at}. Most often the memory was too small; see what "
                                    "ended them (kubectl describe pod, dmesg), then start again")
-            return Lease(folder, work, number + 1, new)
+            return Lease(folder, work, number + 1, new, last if told else None)
         if not wait:
             raise Busy(f"{work}: {last.host} is at work on it")
         if not told:
@@ -268,6 +273,13 @@ def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callab
             say(f"{work}: {last.host} is at work on it (attempt {number}, since {last.began_at}); waiting")
         pause(POLL_SECONDS)
     return None
+
+
+def failure_of(attempt: Attempt) -> JobError:
+    """The error that an attempt in the state failed has ended with."""
+    name, _, text = attempt.cause.partition(": ")
+    kinds: dict[str, type[JobError]] = {kind.__name__: kind for kind in JobError.__subclasses__()}
+    return kinds[name](text) if name in kinds else JobError(attempt.cause)
 
 
 def deaths_in_vain(folder: Folder, work: str, number: int) -> int:

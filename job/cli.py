@@ -5,13 +5,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from job.cluster.options import ClusterOptions
-from job.errors import BadConfig, JobError, Stopped, TryAgain
+from job.errors import BadConfig, BadData, JobError, MissingInput, Stopped, TryAgain
 from job.options import add_options, given, make
 from job.trial import AUGMENTATION, PictureOptions, Trial, format_grid, trajectories
 
@@ -114,7 +115,7 @@ def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's nam
 
     Settings that are given stand in for the grid's line, and must not contradict it.
     """
-    from job.data.prepare import ensure_pack
+    from job.data.prepare import ensure_pack, fail_without_pack
     from job.layout import find_trial
     from job.storage import open_folder
 
@@ -122,7 +123,11 @@ def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's nam
     longest = find_trial(folder, trial, make(Trial, {"trial": trial, **settings}) if settings else None)
     trials = [longest, *(find_trial(folder, *shorter_trial(longest, text)) for text in shorter)]
     with display() as show:
-        passport = ensure_pack(folder, images, options, show.packing, show.say)
+        try:
+            passport = ensure_pack(folder, images, options, show.packing, show.say)
+        except (BadData, MissingInput, BadConfig) as error:
+            fail_without_pack(folder, trials, error)
+            raise
         # Torch takes seconds to come; what is wrong before it is said at once.
         from job.training.checkpoint import check_unchanged
         from job.training.sweep import run_sweep
@@ -194,7 +199,7 @@ def manifests(sweep: Sweep, grid: Grid = "", per_trajectory: PerTrajectory = Fal
 
     Pipe them to `kubectl apply -f -`. The same grid and options give the same Jobs; a changed trial is another Job.
     """
-    print_jobs(sweep, read_trials(sweep, grid), per_trajectory, values, {})
+    print_jobs(sweep, read_trials(sweep, grid), per_trajectory, values, "")
 
 
 @add_options(app, ClusterOptions, PictureOptions)
@@ -215,7 +220,7 @@ def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="O
     found = [item for item in sweep_status(open_folder(sweep)) if item.state in states]
     if not found:
         print("job: no such trial; nothing to run again", file=sys.stderr)
-    print_jobs(sweep, [item.trial for item in found], False, values, {item.trial.trial: item.attempts for item in found})
+    print_jobs(sweep, [item.trial for item in found], False, values, f"-r{datetime.now(UTC):%m%d%H%M%S}")
 
 
 def read_trials(sweep: str, grid: str) -> list[Trial]:
@@ -229,7 +234,7 @@ def read_trials(sweep: str, grid: str) -> list[Trial]:
     return read_grid(open_folder(folder), name)
 
 
-def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values: dict[str, Any], reruns: dict[str, int]) -> None:
+def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values: dict[str, Any], suffix: str) -> None:
     """Print the Jobs as YAML, and on standard error what to know about the image."""
     from job.cluster.manifests import to_yaml, trial_jobs
 
@@ -237,7 +242,7 @@ def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values
     if "@sha256:" not in options.image:
         print(f"job: {options.image} is not pinned by its digest: a row will not tell which program made it", file=sys.stderr)
     groups = trajectories(trials) if per_trajectory else [[trial] for trial in trials]
-    print(to_yaml(trial_jobs(sweep, groups, options, pictures, reruns)), end="")
+    print(to_yaml(trial_jobs(sweep, groups, options, pictures, suffix)), end="")
 
 
 @app.command()

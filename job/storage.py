@@ -235,7 +235,7 @@ def s3_errors(uri: str) -> Iterator[None]:
         if status == 301 or code == "PermanentRedirect":
             raise BadConfig(f"{uri}: the bucket is in another region; set AWS_REGION to it") from None
         raise TryAgain(f"{uri}: the storage answered {code or status}: {message}") from None
-    except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.TokenRetrievalError, aws.CredentialRetrievalError):
+    except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.TokenRetrievalError):
         raise AccessDenied(f"{uri}: no usable AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                            "AWS_PROFILE, or a workload identity") from None
     except (aws.ProfileNotFound, aws.ConfigParseError, aws.ConfigNotFound, aws.ParamValidationError, ValueError) as error:

@@ -25,34 +25,36 @@ GRACE_SECONDS, KEEP_SECONDS, BACKOFF_LIMIT, SHM = 120, 7 * 24 * 3600, 6, "1Gi"
 SERVICE_ACCOUNT, CONFIG, SECRET = "trialgrid", "trialgrid", "trialgrid-s3"
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001,
-                  "seccompProfile": {"type": "RuntimeDefault"}}
+                  "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
 RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
 def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: ClusterOptions, pictures: Mapping[str, Any],
-               reruns: Mapping[str, int]) -> list[dict[str, Any]]:
+               suffix: str = "") -> list[dict[str, Any]]:
     """A Job for each trajectory, or each trial where every trajectory is one trial (shortest first, as `trajectories` has them).
 
     sweep: its URI, or $(NAME) of a variable in the ConfigMap. pictures: the PictureOptions that are not to be left to the
-    sweep's memory or their defaults. reruns: the number that a trial's Job, run again, gets at
-    the end of its name, for the old Job may still stand. Raises BadConfig where the sweep's name cannot be told.
+    sweep's memory or their defaults. suffix: what Jobs that run again have at the end of their names, for the old ones may
+    still stand. Raises BadConfig where the sweep's name cannot be told, or no pod could reach it.
     """
+    for uri in filter(None, (sweep, options.images)):
+        if not uri.startswith(("s3://", "$(")):
+            raise BadConfig(f"{uri}: no pod can reach a folder of this machine; s3://bucket/folder is needed")
     name = options.name or dns_name(sweep.rstrip("/").rpartition("/")[2])
     if not name or ("$" in sweep and not options.name):
         raise BadConfig(f"--name is needed: no name for labels follows from {sweep}")
     how = as_args({"images": options.images, **pictures} if options.images else pictures)
-    return [trial_job(["train", sweep, *trial_args(trials), *how], name, trials[-1], options, reruns.get(trials[-1].trial, 0))
-            for trials in trajectories]
+    return [trial_job(["train", sweep, *trial_args(trials), *how], name, trials[-1], options, suffix) for trials in trajectories]
 
 
-def trial_job(args: list[str], name: str, longest: Trial, options: ClusterOptions, rerun: int) -> dict[str, Any]:
+def trial_job(args: list[str], name: str, longest: Trial, options: ClusterOptions, suffix: str) -> dict[str, Any]:
     """One Job; its name ends in a hash of its spec, so that a changed trial is another Job."""
-    labels = {"app.kubernetes.io/name": "trialgrid", "app.kubernetes.io/instance": name[:63],
+    labels = {"app.kubernetes.io/name": "trialgrid", "app.kubernetes.io/instance": name[:NAME_LENGTH].rstrip("-"),
               "app.kubernetes.io/component": CONTAINER, "app.kubernetes.io/managed-by": "trialgrid",
               "trialgrid/trial": longest.trial}
     spec = job_spec(args, labels, options)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:8]
-    ending = f"-{digest}" + (f"-r{rerun}" if rerun else "")
+    ending = f"-{digest}{suffix}"
     title = dns_name(f"{name[:20]}-t{longest.trial}-lr{longest.lr:.0e}-ep{longest.epochs:03d}")
     metadata: dict[str, Any] = {"name": title[:NAME_LENGTH - len(ending)].rstrip("-") + ending}
     metadata |= {"namespace": options.namespace} if options.namespace else {}
@@ -101,16 +103,24 @@ def job_spec(args: list[str], labels: dict[str, str], options: ClusterOptions) -
 def pod_spec(args: list[str], options: ClusterOptions) -> dict[str, Any]:
     """The pod of a Job, as the Pod Security Standard 'restricted' wants it."""
     limits, tolerations = {"memory": canonical(options.memory)}, []
+    env = [{"name": "IMAGE", "value": options.image}]
     if options.gpu_resource != "none":
         # A string: the API server writes it back as one.
         limits[options.gpu_resource] = "1"
         taint = "nvidia.com/gpu" if options.gpu_resource.startswith("nvidia.com/") else options.gpu_resource
         tolerations = [{"key": taint, "operator": "Exists", "effect": "NoSchedule"}]
+        # A GPU that is paid for and not seen is an error, not a reason to train on the processor.
+        env += [{"name": "TRIALGRID_DEVICE", "value": "cuda"}]
+    else:
+        # On nodes that give every container all GPUs: not this one.
+        env += [{"name": "TRIALGRID_DEVICE", "value": "cpu"}, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
     requests = {"cpu": canonical(options.cpu), "memory": canonical(options.memory), "ephemeral-storage": canonical(options.tmp)}
     container = {
         "name": CONTAINER, "image": options.image, "imagePullPolicy": "IfNotPresent", "args": args,
         "envFrom": [{"configMapRef": {"name": CONFIG, "optional": True}}],
-        "env": [{"name": "IMAGE", "value": options.image},
+        "env": [*env,
+                # Of a node with a hundred cores the pod has a few.
+                {"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu"}}},
                 {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                 {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
                 *({"name": key, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key, "optional": True}}}
@@ -120,6 +130,7 @@ def pod_spec(args: list[str], options: ClusterOptions) -> dict[str, Any]:
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}]}  # noqa: S108 - the pod's
     return {
         "restartPolicy": "Never", "terminationGracePeriodSeconds": GRACE_SECONDS,
+        **({"runtimeClassName": options.runtime_class} if options.runtime_class else {}),
         "serviceAccountName": SERVICE_ACCOUNT, "automountServiceAccountToken": False, "enableServiceLinks": False,
         "securityContext": RESTRICTED_POD, **({"tolerations": tolerations} if tolerations else {}),
         "containers": [container],

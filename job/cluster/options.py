@@ -20,16 +20,17 @@ class ClusterOptions:
     name: str = option("", "the sweep's name in labels and Job names; left out, the last part of SWEEP")
     images: str = option("", "pictures, path or s3:// URI: whichever Job comes first makes the pack from them")
     gpu_resource: str = option("nvidia.com/gpu", "the resource that a Job asks for one of; none: train on the CPU")
-    cpu: str = option("4", "processors that a Job asks for")
-    memory: str = option("16Gi", "memory that a Job asks for and may use, /dev/shm included")
-    tmp: str = option("20Gi", "local disk that a Job asks for and may use under /tmp, where a pack from S3 is kept")
-    deadline: int = option(24 * 3600, "seconds after which a Job is ended for good", least=60)
+    runtime_class: str = option("", "the RuntimeClass of the pods, where GPUs need one, such as nvidia on k3s")
+    cpu: str = option("3", "processors that a Job asks for")
+    memory: str = option("12Gi", "memory that a Job asks for and may use, /dev/shm included")
+    tmp: str = option("10Gi", "local disk that a Job asks for and may use under /tmp, where a pack from S3 is kept")
+    deadline: int = option(7 * 24 * 3600, "seconds after which a Job is ended for good, its wait for a machine included", least=60)
 
     def __post_init__(self) -> None:
         check(self)
         if not re.fullmatch(r"\S+", self.image):
             raise ValueError(f"image is {self.image!r}; a reference such as registry/trialgrid@sha256:... is needed")
-        for name in ("namespace", "name"):
+        for name in ("namespace", "name", "runtime_class"):
             if getattr(self, name) and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; small letters, digits and '-' are allowed, 63 at most")
         if self.gpu_resource != "none" and not re.fullmatch(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", self.gpu_resource):

@@ -2,18 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from job.attempt import Lease, claim, held
+from job.attempt import Lease, claim, failure_of, held, host_name, last_attempt, now
 from job.data.pack import Passport, build_pack, read_passport
 from job.data.source import read_source
-from job.errors import BadConfig, MissingInput
-from job.layout import PACK, PASSPORT, SOURCE, read_json
+from job.errors import BadConfig, JobError, MissingInput
+from job.layout import PACK, PASSPORT, SOURCE, read_json, trial_file
+from job.record import Row, row_to_json
 from job.storage import Folder
-from job.trial import PictureOptions
+from job.trial import PictureOptions, Trial
 
 
 def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: Callable[[int, int], None],
@@ -34,9 +35,13 @@ def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: 
     if "images" not in asked:
         raise MissingInput(f"{sweep.uri}: no pack and no pictures to make it from; name them with --images")
     options = make_options({key: value for key, value in asked.items() if key != "images"})
-    lease = claim(sweep, PACK, lambda: sweep.exists(PASSPORT), say)
+    lease = claim(sweep, PACK, lambda: sweep.exists(PASSPORT), say, settings={"images": asked["images"], **asdict(options)})
     if lease:
         with held(lease):
+            before = lease.waited_for
+            if before and before.state == "failed" and before.settings == lease.attempt.settings:
+                # The same pictures would be found wanting again.
+                raise failure_of(before)
             # The builder before may have ended between the last look and the claim.
             passport = read_passport(sweep) or build(sweep, asked["images"], options, progress, lease)
     else:
@@ -45,6 +50,16 @@ def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: 
     # Another builder may have been first, with other pictures or options.
     compare({"images": passport.source, **passport.options}, {"images": asked["images"], **asdict(options)}, sweep.uri)
     return passport
+
+
+def fail_without_pack(sweep: Folder, trials: Sequence[Trial], error: JobError) -> None:
+    """Write the trials' rows where no pack can be made for them; a row that is there already stays."""
+    attempt = last_attempt(sweep, PACK)
+    if attempt and attempt.state == "failed" and not sweep.exists(PASSPORT):
+        for trial in trials:
+            row = Row(settings=asdict(trial), status="failed", cause=f"there is no pack: {error}", host=host_name(),
+                      image=os.environ.get("IMAGE", ""), finished_at=now())
+            sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode())
 
 
 def build(sweep: Folder, images: str, options: PictureOptions, progress: Callable[[int, int], None], lease: Lease) -> Passport:

@@ -3,12 +3,15 @@
 import contextlib
 import io
 import json
+import os
 import pickle
 import platform
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import safetensors
 import safetensors.torch
@@ -23,6 +26,7 @@ from job.trial import Trial
 # What torch.load raises for files that are damaged or something else; found by flipping bytes.
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 WEIGHTS_FILE = "resnet18-f37072fd.pth"
+DOWNLOAD_PAUSES_SECONDS = (1, 5)
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,15 @@ class Machine:
 
 
 def choose_machine(precision: str) -> Machine:
-    """CUDA where there is a GPU, else the CPU; 'auto' is bf16 where the processor has it in hardware."""
-    if torch.cuda.is_available():
+    """CUDA where there is a GPU, else the CPU; 'auto' is bf16 where the processor has it in hardware.
+
+    TRIALGRID_DEVICE, cuda or cpu, decides instead; raises BadConfig where it asks for a GPU that is not to be seen.
+    """
+    wanted = os.environ.get("TRIALGRID_DEVICE", "")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BadConfig("TRIALGRID_DEVICE is cuda, and no GPU is to be seen: check the driver (580 or later), the container's "
+                        "runtime (a runtimeClassName on some clusters) and what the pod asks for")
+    if wanted != "cpu" and torch.cuda.is_available():
         device, name = torch.device("cuda", torch.cuda.current_device()), torch.cuda.get_device_name()
         has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
     else:
@@ -153,15 +164,24 @@ def imagenet_weights() -> dict[str, Tensor]:
     Raises MissingInput, with both ways out, where they cannot be downloaded.
     """
     try:
-        # torch.hub announces every download on standard error, also one that fails.
-        with contextlib.redirect_stderr(io.StringIO()):
-            return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
+        return download_patiently()
     except (OSError, *UNREADABLE) as error:
         cache = Path(torch.hub.get_dir(), "checkpoints", WEIGHTS_FILE)
         raise MissingInput(
             f"the ImageNet weights cannot be loaded or downloaded ({error or type(error).__name__}). Either fetch "
             f"{ResNet18_Weights.IMAGENET1K_V1.url} on another machine and give it in the grid's column weights (a path or "
             f"s3:// URI; or put it at {cache}), or set weights to none to start from random weights") from None
+
+
+def download_patiently() -> dict[str, Tensor]:
+    """The weights; a server or a network that fails for the moment is asked again."""
+    for pause in DOWNLOAD_PAUSES_SECONDS:
+        # torch.hub announces every download on standard error, also one that fails.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(URLError):
+            return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
+        time.sleep(pause)
+    with contextlib.redirect_stderr(io.StringIO()):
+        return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
 
 
 def state_copy(model: nn.Module) -> dict[str, Tensor]:
