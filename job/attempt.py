@@ -8,6 +8,7 @@ replaced under the next number, notices so at its next beat, and writes no more.
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -26,9 +27,12 @@ BEAT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
 # The holder stops writing this long before others may take its work.
 MARGIN_SECONDS = 10.0
-# The clocks of two hosts may differ, so silence is also watched for this long on the watcher's own clock.
-WATCH_SECONDS = 20.0
+# The clocks of two hosts may differ, so silence is watched for on the watcher's own; but not by so much.
+LONG_SILENT_SECONDS = 3600.0
 POLL_SECONDS = 2.0
+# A listing that does not yet show what a write has met is asked again; one that never does is no listing of ours.
+MOST_RACES = 30
+FILE_PATTERN = re.compile(r"([0-9]{4,})\.json", re.ASCII)
 # So many attempts in a row that died without finishing an epoch are enough.
 MOST_DEATHS = 3
 
@@ -71,9 +75,9 @@ class Attempt:
         return self.state == "running" and self.seconds_silent < SILENT_SECONDS and not is_gone(self.process)
 
     @property
-    def died_in_vain(self) -> bool:
-        """Whether it ended without a word and without an epoch to show for it."""
-        return self.state == "running" and self.epoch == self.from_epoch
+    def has_progress(self) -> bool:
+        """Whether it has finished an epoch, as far as its last beat tells."""
+        return self.epoch != self.from_epoch
 
 
 def now() -> str:
@@ -95,7 +99,10 @@ def process_id(pid: int | None = None) -> str:
     pid = pid or os.getpid()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     # The fields of proc_pid_stat(5) after the name, which may hold anything, begin with number 3; 22 is the start time.
-    start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    if state == "Z":
+        raise FileNotFoundError(f"process {pid} has ended")
+    start = rest[18]
     return f"{boot} {Path('/proc/self/ns/pid').readlink()} {pid} {start}"
 
 
@@ -107,7 +114,19 @@ def is_gone(process: str) -> bool:
             try:
                 return process_id(int(pid)) != process
             except FileNotFoundError:
-                return True
+                # Where /proc hides others' processes, a signal still tells that they are there.
+                return not answers(int(pid))
+    return False
+
+
+def answers(pid: int) -> bool:
+    """Whether there is such a process of another user; own ones are seen in /proc."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
     return False
 
 
@@ -125,12 +144,12 @@ def attempt_file(work: str, number: int) -> str:
 
 def num_attempts(folder: Folder, work: str) -> int:
     """How many there have been: the number of the last."""
-    numbers = [name.rpartition("/")[2].removesuffix(".json") for name in folder.names(f"{work}/attempts/")]
-    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+    found = [FILE_PATTERN.fullmatch(name.removeprefix(f"{work}/attempts/")) for name in folder.names(f"{work}/attempts/")]
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 def read_attempt(folder: Folder, work: str, number: int) -> Attempt:
-    """An attempt; a damaged file tells of one that ended: it is news, not state."""
+    """An attempt; a damaged file is one that has not been heard of."""
     with contextlib.suppress(BadConfig):
         found = read_json(folder, attempt_file(work, number)) or {}
         kinds: dict[str, tuple[type, ...]] = {
@@ -139,7 +158,7 @@ def read_attempt(folder: Folder, work: str, number: int) -> Attempt:
         known = {name: found[name] for name in kinds if name in found}
         if known.keys() == kinds.keys() and all(isinstance(value, kinds[name]) for name, value in known.items()):
             return Attempt(**known)
-    return Attempt(state="stopped", cause="its file is damaged")
+    return Attempt(host="a host that its damaged file does not tell")
 
 
 def last_attempt(folder: Folder, work: str) -> Attempt | None:
@@ -151,13 +170,15 @@ def last_attempt(folder: Folder, work: str) -> Attempt | None:
 class Lease:
     """The right to work, held by a heartbeat from a thread of its own, so that it beats through loading and validation."""
 
-    def __init__(self, folder: Folder, work: str, number: int, attempt: Attempt, waited_for: Attempt | None = None) -> None:
+    def __init__(self, folder: Folder, work: str, number: int, attempt: Attempt, waited_for: Attempt | None = None,
+                 deaths: str = "") -> None:
         self.folder, self.work, self.number, self.attempt = folder, work, number, attempt
+        self.deaths = deaths
         # How the attempt ended that this process has waited for; None where it has not waited.
         self.waited_for = waited_for
         self.taken_over = threading.Event()
         self._sure_until = time.monotonic() + SILENT_SECONDS - MARGIN_SECONDS
-        self._over = threading.Event()
+        self._over, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -173,26 +194,43 @@ class Lease:
             raise TakenOver(f"{self.work}: this process was silent for over {SILENT_SECONDS:.0f} s, and another one has taken "
                             "over; nothing more is written here")
         if time.monotonic() > self._sure_until:
-            raise TryAgain(f"{self.folder.uri}: the storage has not taken a heartbeat for "
-                           f"{SILENT_SECONDS - MARGIN_SECONDS:.0f} s")
+            # Perhaps this process was frozen, and its heart with it.
+            self.beat()
+            self.guard()
+
+    def check_deaths(self) -> None:
+        """Raise DiedTooOften where the attempts before this one died without an end; the next claim counts anew."""
+        if self.deaths:
+            raise DiedTooOften(self.deaths)
 
     def beat(self) -> None:
         """Look for a successor, then say that this process is alive; raises JobError where storage does not answer."""
         began = time.monotonic()
-        if self.folder.exists(attempt_file(self.work, self.number + 1)):
+        if num_attempts(self.folder, self.work) > self.number:
             self.taken_over.set()
             return
         self.folder.write(attempt_file(self.work, self.number), as_json(replace(self.attempt, at=now())))
         self._sure_until = began + SILENT_SECONDS - MARGIN_SECONDS
 
+    def beat_soon(self) -> None:
+        """Tell of the progress without waiting for the next beat's time."""
+        self._wake.set()
+
     def _beat_on(self) -> None:
-        while not self._over.wait(BEAT_SECONDS) and not self.taken_over.is_set():
+        while not self.taken_over.is_set():
+            self._wake.wait(BEAT_SECONDS)
+            if self._over.is_set():
+                return
+            self._wake.clear()
             with contextlib.suppress(JobError):
                 self.beat()
+            # However short the epochs are.
+            self._over.wait(1.0)
 
     def end(self, state: Literal["stopped", "failed", "done"], cause: str = "") -> None:
         """Give the work back, saying how it ended."""
         self._over.set()
+        self._wake.set()
         self._thread.join(timeout=5)
         self.attempt = replace(self.attempt, state=state, cause=cause)
         # Storage that has not answered for long would only hold up the end.
@@ -211,8 +249,11 @@ def held(lease: Lease) -> Iterator[Lease]:
     """The lease for the time of a block; how the block ends is how the attempt does."""
     try:
         yield lease
-    except (Stopped, TryAgain, KeyboardInterrupt, SystemExit) as error:
+    except (Stopped, TryAgain) as error:
         lease.end("stopped", str(error))
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        lease.end("stopped", "stopped by a signal")
         raise
     except BaseException as error:
         lease.end("failed", f"{type(error).__name__}: {error}")
@@ -221,7 +262,7 @@ def held(lease: Lease) -> Iterator[Lease]:
 
 
 class Watch:
-    """Whether an attempt has fallen silent, on this process's own clock."""
+    """Whether an attempt has fallen silent, on this process's own clock: how far the other one is off does not matter."""
 
     def __init__(self) -> None:
         self._seen: tuple[int, str] | None = None
@@ -231,7 +272,7 @@ class Watch:
         """To be asked again and again, with what the file says now."""
         if self._seen != (number, attempt.at):
             self._seen, self._since = (number, attempt.at), time.monotonic()
-        return time.monotonic() - self._since > max(WATCH_SECONDS, SILENT_SECONDS - attempt.seconds_silent)
+        return time.monotonic() - self._since > SILENT_SECONDS or attempt.seconds_silent > LONG_SILENT_SECONDS
 
 
 def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callable[[str], None], *, wait: bool = True,
@@ -239,40 +280,51 @@ def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callab
           pack_hash: str = "") -> Lease | None:
     """The lease of a piece of work; None where it is finished, by another process in the meantime.
 
-    While another process is at work this one waits, by `pause`, or with wait=False raises Busy. Raises DiedTooOften, once, after
-    MOST_DEATHS attempts in a row that died without finishing an epoch; the next claim begins a new count.
+    While another process is at work this one waits, by `pause`, or with wait=False raises Busy. Raises BadConfig where the
+    storage does not know conditional writes.
     """
-    watch, told = Watch(), False
-    while not finished():
-        number = num_attempts(folder, work)
-        last = read_attempt(folder, work, number) if number else None
+    watch, waits, races = Watch(), False, 0
+    while True:
+        try:
+            if finished():
+                return None
+            number = num_attempts(folder, work)
+            last = read_attempt(folder, work, number) if number else None
+        except TryAgain:
+            # Who waits already can wait for the storage too.
+            if not waits:
+                raise
+            pause(POLL_SECONDS)
+            continue
         if last and last.state == "running" and last.process and last.process == own_process():
             # The answer to the write that made it, or to the one that ended it, was lost.
             return Lease(folder, work, number, last)
         if last is None or last.state != "running" or is_gone(last.process) or watch.is_silent(number, last):
             new = Attempt(host=host_name(), process=own_process(), began_at=now(), at=now(), settings=settings or {},
                           pack_hash=pack_hash)
-            deaths = deaths_in_vain(folder, work, number)
-            if deaths >= MOST_DEATHS:
-                new = replace(new, state="failed", cause=f"{deaths} attempts in a row died")
-            if not folder.write_once(attempt_file(work, number + 1), as_json(new)):
-                continue
-            if folder.write_once(attempt_file(work, number + 1), as_json(new)):
-                raise BadConfig(f"{folder.uri}: this storage overwrites where it was asked not to (PUT with If-None-Match: *), so "
-                                "that two processes could train one trial; use one that knows conditional writes")
-            if new.state == "failed":
-                assert last
-                raise DiedTooOften(f"{work}: {deaths} attempts in a row ended without a word and without an epoch to show for "
-                                   f"it, the last on {last.host} at {last.at}. Most often the memory was too small; see what "
-                                   "ended them (kubectl describe pod, dmesg), then start again")
-            return Lease(folder, work, number + 1, new, last if told else None)
+            if write_first(folder, attempt_file(work, number + 1), as_json(new)):
+                return Lease(folder, work, number + 1, new, last if waits else None, deaths_in_vain(folder, work, number))
+            races += 1
+            if races > MOST_RACES:
+                raise BadConfig(f"{folder.uri}/{attempt_file(work, number + 1)}: it is in the way and not listed; remove it")
+            pause(POLL_SECONDS / 10)
+            continue
         if not wait:
             raise Busy(f"{work}: {last.host} is at work on it")
-        if not told:
-            told = True
+        if not waits:
+            waits = True
             say(f"{work}: {last.host} is at work on it (attempt {number}, since {last.began_at}); waiting")
         pause(POLL_SECONDS)
-    return None
+
+
+def write_first(folder: Folder, name: str, data: bytes) -> bool:
+    """Write a file that must not be there yet; raises BadConfig where the storage would have overwritten it."""
+    if not folder.write_once(name, data):
+        return False
+    if folder.write_once(name, data):
+        raise BadConfig(f"{folder.uri}: this storage overwrites where it was asked not to (PUT with If-None-Match: *), so that "
+                        "two processes could train one trial; use one that knows conditional writes")
+    return True
 
 
 def failure_of(attempt: Attempt) -> JobError:
@@ -282,9 +334,22 @@ def failure_of(attempt: Attempt) -> JobError:
     return kinds[name](text) if name in kinds else JobError(attempt.cause)
 
 
-def deaths_in_vain(folder: Folder, work: str, number: int) -> int:
-    """How many attempts up to this one, in a row, died without an epoch to show for it; counts no further than MOST_DEATHS."""
-    count = 0
-    while number - count > 0 and count < MOST_DEATHS and read_attempt(folder, work, number - count).died_in_vain:
-        count += 1
-    return count
+def deaths_in_vain(folder: Folder, work: str, number: int) -> str:
+    """What to say where the attempts up to this one died MOST_DEATHS times in a row without an epoch to show for it; else ''.
+
+    What an attempt has achieved is where the next one began. Of the last, only its own beats tell; where they tell of an
+    epoch, which may have been lost on its way to the storage, it does not count.
+    """
+    count, following, newest = 0, None, None
+    while number > 0:
+        attempt = read_attempt(folder, work, number)
+        achieved = (attempt.has_progress if following is None or following.from_epoch is None
+                    else attempt.from_epoch is not None and following.from_epoch != attempt.from_epoch)
+        if attempt.state != "running" or (achieved and following):
+            return ""
+        count, following, newest, number = count + (not achieved), attempt, newest or attempt, number - 1
+        if count >= MOST_DEATHS:
+            return (f"{work}: {count} attempts in a row ended without a word and without an epoch to show for it, the last on "
+                    f"{newest.host} at {newest.at}. Most often the memory was too small; see what ended them (kubectl describe "
+                    "pod, dmesg), then start again")
+    return ""

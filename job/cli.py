@@ -54,17 +54,20 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Annot
     from job.data.prepare import ensure_pack
     from job.layout import load_grid
     from job.storage import open_folder
-    from job.training.checkpoint import check_unchanged
-    from job.training.sweep import run_sweep
+    from job.unchanged import check_unchanged
 
     options = picture_options(values)
     folder = open_folder(sweep)
     trials, adopt = load_grid(folder, grid)
+    check_unchanged(folder, trials)
+    adopt()
     with display() as show:
         passport = ensure_pack(folder, images, options, show.packing, show.say)
         show.passport(passport)
-        check_unchanged(folder, trials, passport)
-        adopt()
+        check_unchanged(folder, trials, passport.pack_hash)
+        # Torch takes seconds to come; what is wrong before it is said at once.
+        from job.training.sweep import run_sweep
+
         failures = run_sweep(folder, trials, passport, show, independent)
     print_summary(sweep)
     if failures:
@@ -97,12 +100,15 @@ def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default
     from job.data.prepare import ensure_pack
     from job.layout import load_grid
     from job.storage import open_folder
+    from job.unchanged import check_unchanged
 
     options, folder = picture_options(values), open_folder(sweep)
-    adopt = load_grid(folder, grid)[1] if grid else lambda: None
+    if grid:
+        trials, adopt = load_grid(folder, grid)
+        check_unchanged(folder, trials)
+        adopt()
     with display() as show:
         show.passport(ensure_pack(folder, source, options, show.packing, show.say))
-    adopt()
 
 
 @add_options(app, Trial, PictureOptions)
@@ -118,21 +124,22 @@ def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's nam
     from job.data.prepare import ensure_pack, fail_without_pack
     from job.layout import find_trial
     from job.storage import open_folder
+    from job.unchanged import check_unchanged
 
     folder, settings, options = open_folder(sweep), given(values, Trial), picture_options(values)
     longest = find_trial(folder, trial, make(Trial, {"trial": trial, **settings}) if settings else None)
     trials = [longest, *(find_trial(folder, *shorter_trial(longest, text)) for text in shorter)]
+    if len({item.trial for item in trials}) < len(trials):
+        raise BadConfig("--shorter: a name stands twice")
     with display() as show:
         try:
             passport = ensure_pack(folder, images, options, show.packing, show.say)
         except (BadData, MissingInput, BadConfig) as error:
             fail_without_pack(folder, trials, error)
             raise
-        # Torch takes seconds to come; what is wrong before it is said at once.
-        from job.training.checkpoint import check_unchanged
+        check_unchanged(folder, trials, passport.pack_hash)
         from job.training.sweep import run_sweep
 
-        check_unchanged(folder, trials, passport)
         failures = run_sweep(folder, trials, passport, show)
     if failures:
         raise failures[0]
@@ -157,7 +164,7 @@ def gather(sweep: Sweep, watch: Annotated[bool, typer.Option("--watch", help="Ga
     from job.storage import open_folder
 
     if watch:
-        for _ in wait_for_rows(open_folder(sweep)):
+        for _ in wait_for_rows(open_folder(sweep), lambda text: print(text, flush=True)):
             print_summary(sweep)
     else:
         print_summary(sweep)
@@ -217,7 +224,8 @@ def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="O
         raise typer.BadParameter("--failed, --missing or both are needed")
     states = [state for on, found in ((failed, ("failed",)), (missing, ("waiting", "stopped", "interrupted"))) if on
               for state in found]
-    found = [item for item in sweep_status(open_folder(sweep)) if item.state in states]
+    trials = read_trials(sweep, "")
+    found = [item for item in sweep_status(open_folder(sweep)) if item.state in states and item.trial in trials]
     if not found:
         print("job: no such trial; nothing to run again", file=sys.stderr)
     print_jobs(sweep, [item.trial for item in found], False, values, f"-r{datetime.now(UTC):%m%d%H%M%S}")
@@ -242,7 +250,7 @@ def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values
     if "@sha256:" not in options.image:
         print(f"job: {options.image} is not pinned by its digest: a row will not tell which program made it", file=sys.stderr)
     groups = trajectories(trials) if per_trajectory else [[trial] for trial in trials]
-    print(to_yaml(trial_jobs(sweep, groups, options, pictures, suffix)), end="")
+    print(to_yaml(trial_jobs(sweep.rstrip("/"), groups, options, pictures, suffix)), end="")
 
 
 @app.command()

@@ -76,9 +76,9 @@ def find_trial(sweep: Folder, name: str, given: Trial | None) -> Trial:
     found = trials.get(name)
     if given and found and given != found:
         names = [spec.name for spec in fields(Trial) if getattr(given, spec.name) != getattr(found, spec.name)]
-        differences = "; ".join(f"{field} {getattr(found, field)!r}, given {getattr(given, field)!r}" for field in names)
+        differences = "; ".join(f"{field} {getattr(found, field)!r}, here {getattr(given, field)!r}" for field in names)
         raise BadConfig(f"{join(sweep.uri, GRID)} has trial {name} with other settings ({differences}); "
-                        "make the manifests anew from the grid, or give the trial a new name")
+                        "give all its settings, or none; make manifests anew from a grid that has changed")
     return given or trials[name]
 
 

@@ -5,18 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from conftest import S3, job, start_job, wait_for_line
 from job import attempt
-from job.attempt import Attempt, Busy, DiedTooOften, Lease, as_json, attempt_file, claim, held, is_gone, process_id
-from job.errors import JobError, TakenOver, TryAgain
+from job.attempt import Attempt, Busy, DiedTooOften, Lease, as_json, attempt_file, claim, held, is_gone, now, process_id
+from job.errors import BadConfig, BadData, JobError, TakenOver, TryAgain
 from job.outbox import Outbox
 from job.storage import Folder, open_folder
 
@@ -31,7 +33,7 @@ def folder(tmp_path: Path) -> Folder:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The protocol's clock, twenty times as fast."""
-    for name in ("BEAT_SECONDS", "SILENT_SECONDS", "MARGIN_SECONDS", "WATCH_SECONDS", "POLL_SECONDS"):
+    for name in ("BEAT_SECONDS", "SILENT_SECONDS", "MARGIN_SECONDS", "LONG_SILENT_SECONDS", "POLL_SECONDS"):
         monkeypatch.setattr(attempt, name, getattr(attempt, name) / 20)
 
 
@@ -93,8 +95,8 @@ def test_silent_attempt_of_another_host_is_replaced_and_notices_and_writes_no_mo
     first._over.set()  # as if the node were cut off
     began = time.monotonic()
     second = take(folder)
-    assert 0.5 < time.monotonic() - began < 6 and second.number == 2
-    first.beat()
+    # A whole time of silence on the watcher's own clock, which is longer than the holder is sure of its lease.
+    assert 3 < time.monotonic() - began < 8 and second.number == 2
     with pytest.raises(TakenOver):
         first.guard()
     said: list[str] = []
@@ -109,6 +111,22 @@ def test_silent_attempt_of_another_host_is_replaced_and_notices_and_writes_no_mo
     second.end("done")
 
 
+@pytest.mark.parametrize("skew", [-45, 0, 45])
+def test_watcher_whose_clock_is_off_waits_as_long_as_any_other(monkeypatch: pytest.MonkeyPatch, skew: int) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    watch, beat = attempt.Watch(), Attempt(at=(datetime.now(UTC) - timedelta(seconds=skew)).isoformat())
+    while not watch.is_silent(1, beat):
+        clock[0] += 0.5
+    assert clock[0] - 1000 > attempt.SILENT_SECONDS > attempt.SILENT_SECONDS - attempt.MARGIN_SECONDS
+    assert is_reset_by_a_beat(watch, clock)
+
+
+def is_reset_by_a_beat(watch: attempt.Watch, clock: list[float]) -> bool:
+    clock[0] += 1
+    return not watch.is_silent(1, Attempt(at=now()))
+
+
 def test_holder_that_cannot_beat_stops_writing_before_others_may_take_over(folder: Folder, quick: None,
                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     lease = take(folder)
@@ -116,13 +134,13 @@ def test_holder_that_cannot_beat_stops_writing_before_others_may_take_over(folde
     def down(name: str, data: bytes = b"") -> bool:
         raise TryAgain("down")
 
-    monkeypatch.setattr(lease.folder, "exists", down)
+    monkeypatch.setattr(lease.folder, "names", down)
     lease.guard()
     time.sleep((60 - 10) / 20 + 0.2)
-    with pytest.raises(TryAgain, match="heartbeat"):
+    with pytest.raises(TryAgain, match="down"):
         lease.guard()
     monkeypatch.undo()
-    lease.beat()
+    # Its heart was stopped with it: asked again, it beats first.
     lease.guard()
     lease.end("done")
 
@@ -140,30 +158,73 @@ def test_how_a_block_ends_is_how_its_attempt_does(folder: Folder) -> None:
         assert last(folder).state == state
 
 
-def test_third_death_without_an_epoch_ends_the_trial_once(folder: Folder, quick: None) -> None:
-    for number in (1, 2):
-        leave_behind(folder, number, from_epoch=2, epoch=2, step=5)
-    leave_behind(folder, 3, from_epoch=2, epoch=3)  # got somewhere
-    for number in (4, 5):
-        leave_behind(folder, number)
-    take(folder).end("stopped")  # an orderly end breaks the row of deaths
-    for number in (7, 8, 9):
-        leave_behind(folder, number, host=f"node-{number}")
-    with pytest.raises(DiedTooOften, match=r"3 attempts in a row .* node-9"):
+SAME: dict[str, object] = {"from_epoch": 2, "epoch": 2}
+DEAD = [{**SAME, "step": 5}, SAME, SAME]
+
+
+@pytest.mark.parametrize(("deaths", "enough"), [
+    (DEAD, True), (DEAD[:2], False), ([{}, {}, {}], True),
+    # Each got somewhere: the next began later.
+    ([{"from_epoch": 0, "epoch": 0}, {"from_epoch": 3, "epoch": 3}, {"from_epoch": 8, "epoch": 8}], False),
+    # The last got somewhere.
+    ([*DEAD[:2], {"from_epoch": 2, "epoch": 3}], False),
+    # Each says that it finished an epoch, which never reached the storage.
+    ([{"from_epoch": 2, "epoch": 3}] * 4, True), ([{"from_epoch": 2, "epoch": 3}] * 3, False),
+    # Died while loading, between others.
+    ([DEAD[0], {}, DEAD[0]], True),
+    # An orderly end breaks the row.
+    ([*DEAD[:2], {"state": "stopped"}, DEAD[0]], False)])
+def test_deaths_that_count_are_those_after_which_the_next_began_where_they_had(
+        folder: Folder, deaths: list[dict[str, object]], enough: bool) -> None:
+    for number, what in enumerate(deaths, 1):
+        leave_behind(folder, number, **what)
+    lease = take(folder)
+    if enough:
+        with pytest.raises(DiedTooOften, match=r"3 attempts in a row .* node-9"), held(lease):
+            lease.check_deaths()
+        assert last(folder).state == "failed"
+        # Counted once: the next try is a new one.
+        lease = take(folder)
+    lease.check_deaths()
+    lease.end("done")
+
+
+def test_claim_that_can_never_be_made_says_what_is_in_the_way(folder: Folder, tmp_path: Path, quick: None) -> None:
+    (tmp_path / "sweep" / "trials" / "1" / "attempts" / "0001.json").mkdir(parents=True)
+    with pytest.raises(BadConfig, match=r"0001\.json: it is in the way"):
         take(folder)
-    assert last(folder).state == "failed"
-    assert take(folder).number == 11
+
+
+def test_storage_that_overwrites_is_refused(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(name: str, data: bytes) -> bool:
+        folder.write(name, data)
+        return True
+
+    monkeypatch.setattr(folder, "write_once", careless)
+    with pytest.raises(BadConfig, match="conditional writes"):
+        take(folder)
+
+
+def test_stray_files_are_no_attempts_and_a_damaged_one_is_waited_for(folder: Folder, quick: None) -> None:
+    for name in ("7.json", "0007", "٠٠٠٩.json", "0003.json.bak"):
+        folder.write(f"trials/1/attempts/{name}", b"{}")
+    take(folder).end("done")
+    assert attempt.num_attempts(folder, "trials/1") == 1
+    folder.write(attempt_file("trials/1", 2), b"{")
+    with pytest.raises(Busy):
+        take(folder, wait=False)
+    began = time.monotonic()
+    assert take(folder).number == 3 and time.monotonic() - began > 3
 
 
 def test_trial_that_dies_for_ever_becomes_a_failed_row_and_may_be_run_again(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
     sweep = tmp_path / "s"
     grid = make_grid(lr=[0.01], epochs=[2], batch_size=[2])
     assert job("prepare", shapes, sweep, "--grid", grid).code == 0
-    for _ in range(3):
-        process = start_job("train", sweep, "--trial", "1")
-        wait_for_line(process, "trial 1  lr")
-        process.kill()
-        process.wait()
+    for number in (1, 2, 3):
+        # As a process leaves it that the system ends while it loads.
+        gone = Attempt(at=now(), host="node-9", process=process_id() + "0")
+        open_folder(str(sweep)).write(attempt_file("trials/1", number), as_json(gone))
     assert job("train", sweep, "--trial", "1").code == 70
     row = json.loads((sweep / "trials" / "1" / "row.json").read_text())
     assert row["status"] == "failed" and "3 attempts in a row" in row["cause"] and "memory" in row["cause"]
@@ -245,3 +306,45 @@ def test_two_machines_share_the_trials_of_one_sweep(shapes: Path, make_grid: Gri
     assert set(hosts) == {"node-1", "node-2"}
     assert all("best trial" in out for out in outs)
     assert not list((sweep / "trials").glob("*/attempts/0002.json"))
+
+
+def test_trial_that_is_killed_again_and_again_but_gets_on_is_not_given_up(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
+    sweep = tmp_path / "s"
+    assert job("prepare", shapes, sweep, "--grid", make_grid(lr=[0.01], epochs=[4000], batch_size=[2])).code == 0
+    epoch = 0
+    for _ in range(3):
+        process = start_job("train", sweep, "--trial", "1")
+        wait_for_line(process, f"epoch {epoch + 3}/4000")
+        process.kill()
+        process.wait()
+        epoch = len((sweep / "trials" / "1" / "epochs.csv").read_text().splitlines()) - 1
+    assert not attempt.deaths_in_vain(open_folder(str(sweep)), "trials/1", 3)
+
+
+def test_pictures_that_cannot_be_packed_are_a_row_of_each_trial(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
+    sweep, source = tmp_path / "s", tmp_path / "bad"
+    sweep.mkdir()
+    (sweep / "grid.csv").write_bytes(make_grid(lr=[0.02, 0.01], epochs=[1, 1]).read_bytes())
+    for label in "ab":
+        (source / label).mkdir(parents=True)
+        for number in range(5):
+            (source / label / f"{number}.jpg").write_bytes(b"no picture")
+    watch = start_job("gather", sweep, "--watch")
+    for trial in ("1", "2"):
+        done = job("train", sweep, "--trial", trial, "--images", source)
+        assert done.code == 65 and "cannot be used" in done.err
+        row = json.loads((sweep / "trials" / trial / "row.json").read_text())
+        assert row["status"] == "failed" and "there is no pack: 1 of 10 pictures" in row["cause"]
+    assert "2 failed" in job("status", sweep).out
+    watch.communicate(timeout=60)
+    assert job("train", sweep, "--trial", "1", "--images", shapes).code == 0
+
+
+def test_waiter_ends_as_the_builder_did_that_it_waited_for(folder: Folder, quick: None) -> None:
+    builder = take(folder)
+    builder.attempt = replace(builder.attempt, process="elsewhere x 1 1")
+    builder.beat()
+    threading.Timer(1.0, lambda: builder.end("failed", "BadData: no good")).start()
+    lease = take(folder)
+    assert lease.waited_for and isinstance(attempt.failure_of(lease.waited_for), BadData)
+    lease.end("done")

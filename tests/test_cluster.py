@@ -163,3 +163,28 @@ def test_gather_and_status_that_watch_follow_the_sweep_to_its_end(shapes: Path, 
         out, _ = process.communicate(timeout=30)
         assert process.returncode == 0 and part in out, out
     assert json.loads((sweep / "summary.json").read_text())
+
+
+def test_gather_that_watches_goes_on_while_its_only_row_is_tried_again(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
+    sweep, weights = tmp_path / "s", tmp_path / "w.pt"
+    grid = make_grid(lr=[0.02, 0.01], epochs=[1, 1], weights=[str(weights), "none"])
+    assert job("prepare", shapes, sweep, "--grid", grid).code == 0
+    assert job("train", sweep, "--trial", "1").code == 66
+    gather = start_job("gather", sweep, "--watch")
+    wait_for_line(gather, "workbook:")
+    row = (sweep / "trials" / "1" / "row.json")
+    text = row.read_text()
+    row.unlink()
+    time.sleep(6)
+    row.write_text(text.replace('"failed"', '"diverged"'))
+    wait_for_line(gather, "workbook:")
+    assert job("train", sweep, "--trial", "2").code == 0
+    out, _ = gather.communicate(timeout=60)
+    assert gather.returncode == 0, out
+
+
+def test_cause_with_brackets_is_shown_as_it_is(make_grid: Grid, tmp_path: Path) -> None:
+    sweep = tmp_path / "s"
+    assert job("prepare", "/no[/b]such", sweep, "--grid", make_grid(lr=[0.1], epochs=[1])).code == 66
+    done = job("status", sweep)
+    assert done.code == 0 and "/no[/b]such" in done.out and "the pack is not finished" in done.out

@@ -212,8 +212,8 @@ def test_settings_on_the_command_line_of_a_job_make_the_trial_again(tmp_path: Pa
     (tmp_path / "grid.csv").write_text("trial,lr\nx,0.5\n")
     done = job(*args)
     assert done.code == 78
-    for part in ("lr 0.5, given 3e-07", "epochs 25, given 3", "model 'resnet18', given 'mlp'", "batch_norm False, given True",
-                 "stop_patience 0, given 2", "seed 0, given 7", "make the manifests anew"):
+    for part in ("lr 0.5, here 3e-07", "epochs 25, here 3", "model 'resnet18', here 'mlp'", "batch_norm False, here True",
+                 "stop_patience 0, here 2", "seed 0, here 7", "make manifests anew"):
         assert part in done.err
 
 

@@ -114,5 +114,7 @@ def test_shorter_options_that_make_no_trajectory_are_refused(tmp_path: Path) -> 
     for text, part in (("2=9", "fewer than 9"), ("two", "NAME=EPOCHS"), ("a/b=2", "--trial")):
         done = job("train", tmp_path, "--trial", "1", "--epochs", "9", "--shorter", text)
         assert done.code == 78 and part in done.err, done.err
+    twice = job("train", tmp_path, "--trial", "1", "--epochs", "9", "--shorter", "1=3")
+    assert twice.code == 78 and "twice" in twice.err
     cosine = job("train", tmp_path, "--trial", "1", "--epochs", "9", "--schedule", "cosine", "--shorter", "2=3")
     assert cosine.code == 78 and "cosine" in cosine.err

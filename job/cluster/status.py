@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from job.attempt import num_attempts, read_attempt
-from job.layout import PACK, PASSPORT, read_epochs, read_grid, read_row, trial_work, trials_with
+from job.errors import BadConfig, TryAgain
+from job.layout import PACK, PASSPORT, read_epochs, read_grid, read_row, trial_file, trial_work, trials_with
 from job.results.gather import console
-from job.storage import Folder
+from job.storage import Folder, join
 from job.training.display import clock
 from job.trial import Trial
 
@@ -51,7 +52,10 @@ def sweep_status(sweep: Folder) -> list[TrialStatus]:
     known = {trial.trial for trial in trials}
     for name in sorted(trials_with(sweep, "row.json") - known):
         if row := read_row(sweep, name):
-            trials.append(Trial(**{spec.name: row.settings[spec.name] for spec in fields(Trial) if spec.name in row.settings}))
+            try:
+                trials.append(Trial(**{spec.name: row.settings[spec.name] for spec in fields(Trial) if spec.name in row.settings}))
+            except (ValueError, TypeError) as error:
+                raise BadConfig(f"{join(sweep.uri, trial_file(name, 'row.json'))}: not a row of this program ({error})") from None
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(lambda trial: trial_status(sweep, trial), trials))
 
@@ -70,9 +74,11 @@ def trial_status(sweep: Folder, trial: Trial) -> TrialStatus:
     epochs = read_epochs(sweep, trial.trial)
     newest = epochs[-1] if epochs else None
     pace = (newest.train_seconds or 0) + (newest.val_seconds or 0) if newest else 0
-    done = (last.epoch or 0) + (last.step or 0) / (last.num_steps or 1)
+    # Before its first beat an attempt is where the ones before have come to.
+    epoch = len(epochs) if last.epoch is None else last.epoch
+    done = epoch + (last.step or 0) / (last.num_steps or 1)
     return TrialStatus(
-        trial, state, last.epoch or 0, newest.val_loss if newest else None, newest.val_acc if newest else None,
+        trial, state, epoch, newest.val_loss if newest else None, newest.val_acc if newest else None,
         newest.images_per_second if newest else None, (trial.epochs - done) * pace if pace and state == "running" else None,
         number, last.host, last.cause)
 
@@ -89,16 +95,25 @@ def pack_status(sweep: Folder) -> str:
 
 
 def watch_status(sweep: Folder) -> None:
-    """Show the status again and again until every trial has a row; into a pipe, whenever a trial has moved on."""
+    """Show the status again and again until every trial has a row; into a pipe, whenever a trial has moved on.
+
+    An outage of the storage is shown, and waited for.
+    """
     screen, before = console(), None
     with Live(console=screen, auto_refresh=False, transient=True) as live:
         while True:
-            found, pack = sweep_status(sweep), pack_status(sweep)
+            try:
+                found, pack = sweep_status(sweep), pack_status(sweep)
+            except TryAgain as error:
+                screen.print(f"{error}; asked again", markup=False, highlight=False)
+                time.sleep(WATCH_SECONDS)
+                continue
+            moved = [(item.state, item.epoch) for item in found]
             if screen.is_terminal:
                 live.update(render(found, pack), refresh=True)
-            elif (moved := [(item.state, item.epoch) for item in found]) != before:
-                before = moved
+            elif moved != before:
                 print_status(found, pack)
+            before = moved
             if all(item.has_row for item in found):
                 break
             time.sleep(WATCH_SECONDS)
@@ -126,4 +141,5 @@ def render(found: Sequence[TrialStatus], pack: str) -> RenderableType:
                       "" if item.seconds_left is None else clock(item.seconds_left), str(item.attempts), escape(item.where))
     causes = [escape(f"trial {item.trial.trial} {item.state}: {item.cause}") for item in found if item.cause]
     counts = Counter(item.state for item in found)
-    return Group(table, *([pack] if pack else []), *causes, ", ".join(f"{count} {state}" for state, count in counts.items()))
+    total = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return Group(table, *([escape(pack)] if pack else []), *causes, total)

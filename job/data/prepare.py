@@ -38,6 +38,7 @@ def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: 
     lease = claim(sweep, PACK, lambda: sweep.exists(PASSPORT), say, settings={"images": asked["images"], **asdict(options)})
     if lease:
         with held(lease):
+            lease.check_deaths()
             before = lease.waited_for
             if before and before.state == "failed" and before.settings == lease.attempt.settings:
                 # The same pictures would be found wanting again.

@@ -5,9 +5,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from job.errors import BadConfig, MissingInput
+from job.errors import MissingInput, TryAgain
 from job.layout import (
     GRID,
     NEXT_GRID,
@@ -47,6 +46,7 @@ from job.storage import Folder, join
 from job.trial import Trial, format_grid, is_max
 
 WAIT_SECONDS = 5.0
+SEAL = "trialgrid "
 
 
 @dataclass(frozen=True)
@@ -165,15 +165,13 @@ def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str]:
 def gather(sweep: Folder) -> tuple[Summary, str, str]:
     """Merge the rows into summary.xlsx. Answers the summary, the workbook's name, and that of a kept older one or ''.
 
-    A workbook that somebody has edited since it was written (its hash is not the one in summary.json) is kept under
-    another name before the new one takes its place.
+    A workbook that somebody has edited since it was written is kept under another name before the new one takes its place.
     """
     summary = collect(sweep)
     kept = keep_edited(sweep)
-    data = workbook_bytes(summary.table, summary.epochs, summary.repeats, summary.monitor, summary.notes())
+    data = seal(workbook_bytes(summary.table, summary.epochs, summary.repeats, summary.monitor, summary.notes()))
     best = summary.best
-    # The hash first: should this stop between the two writes, the older workbook only seems edited, and is kept.
-    about = {"workbook_sha256": digest(data), "best": None if best is None else best["trial"],
+    about = {"best": None if best is None else best["trial"],
              "sorted_by": summary.monitor, "notes": summary.notes(),
              "missing": summary.missing, "failed": summary.failed, "other_pack": summary.other_pack}
     sweep.write(SUMMARY, (json.dumps(about, indent=1) + "\n").encode())
@@ -191,14 +189,28 @@ def keep_edited(sweep: Folder) -> str:
         have = sweep.read(WORKBOOK)
     except MissingInput:
         return ""
-    about: dict[str, Any] = {}
-    with contextlib.suppress(BadConfig):  # without a readable record of it, the workbook may be a person's: kept
-        about = read_json(sweep, SUMMARY) or {}
-    if about.get("workbook_sha256") == digest(have):
+    if is_sealed(have):
         return ""
     name = f"summary-edited-{digest(have)[:8]}.xlsx"
     sweep.write(name, have)
     return name
+
+
+def seal(workbook: bytes) -> bytes:
+    """A zip archive with its own SHA-256 as its comment, which programs that open a workbook pass over, and do not save.
+
+    The mark is in the file itself, so that of two gathers at once neither takes the other's workbook for an edited one.
+    """
+    assert workbook[-2:] == b"\0\0", "a zip archive without a comment ends with its length, 0"
+    mark = f"{SEAL}{digest(workbook)}".encode()
+    return workbook[:-2] + len(mark).to_bytes(2, "little") + mark
+
+
+def is_sealed(workbook: bytes) -> bool:
+    """Whether a workbook is to the last byte what `seal` has made."""
+    size = len(SEAL) + 64
+    body, mark = workbook[:-size - 2] + b"\0\0", workbook[-size:]
+    return mark == f"{SEAL}{digest(body)}".encode()
 
 
 # The printed table's figures: heading, format. val and epoch are the best epoch's.
@@ -217,17 +229,31 @@ def shown(value: object, kind: str = "") -> str:
     return format(value, kind or ("g" if isinstance(value, float) else ""))
 
 
-def wait_for_rows(sweep: Folder) -> Iterator[int]:
-    """Yield the number of rows whenever it has changed, and end when every trial of the grid has one; waits for the grid too."""
-    before: set[str] = set()
+def wait_for_rows(sweep: Folder, say: Callable[[str], None]) -> Iterator[int]:
+    """Yield the number of rows whenever one has come or changed, and end when every trial of the grid has one.
+
+    Waits for the grid too, and through outages of the storage. A failed row may yet be replaced, so it is read each time.
+    """
+    final: set[str] = set()
+    before: dict[str, str] = {}
+    said = ""
     while True:
-        rows, trials = trials_with(sweep, "row.json"), None
-        with contextlib.suppress(MissingInput):
+        try:
+            names = trials_with(sweep, "row.json")
+            rows = {name: row for name in names - final if (row := read_row(sweep, name))}
             trials = {trial.trial for trial in read_grid(sweep)}
-        if rows != before:
-            before = rows
-            yield len(rows)
-        if trials is not None and trials <= rows:
+        except (MissingInput, TryAgain) as error:
+            if str(error) != said:
+                said = str(error)
+                say(f"{said}; waiting for it")
+            time.sleep(WAIT_SECONDS)
+            continue
+        final |= {name for name, row in rows.items() if row.status != "failed"}
+        now = dict.fromkeys(final & names, "") | {name: row.finished_at for name, row in rows.items() if row.status == "failed"}
+        if now != before and now:
+            yield len(now)
+        before = now
+        if trials <= now.keys():
             return
         time.sleep(WAIT_SECONDS)
 

@@ -26,8 +26,8 @@ SUMMARY_FIGURES = ["best_epoch", "best_val_acc", "best_val_loss", "p_vs_best", "
                    "test_precision_at_threshold", "test_recall_at_threshold", "test_f1_at_threshold",
                    "test_false_negatives_at_threshold", "test_confusion_at_threshold",
                    *(f"median_{name}" for name in FIGURES), *(f"last_{name}" for name in FIGURES), "epochs_run",
-                   "seconds", "images_per_second", "device", "precision_used", "host", "git_commit", "pack_hash", "best_reason",
-                   "cause"]
+                   "seconds", "images_per_second", "device", "precision_used", "host", "image", "git_commit", "pack_hash",
+                   "best_reason", "trained_by", "cause"]
 EPOCH_COLUMN = 3
 FIRST_EPOCH_ROW = 1
 

@@ -2,21 +2,17 @@
 
 import io
 import zipfile
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from job.attempt import last_attempt
-from job.data.pack import Passport
 from job.errors import BadConfig
-from job.layout import read_row, trial_file, trial_work
 from job.record import Epoch
-from job.storage import Folder, join
 from job.training.fit import State
 from job.training.model import UNREADABLE
 from job.trial import Trial
+from job.unchanged import check_same
 
 KEYS = ("trial", "pack_hash", "precision", "model", "optimizer", "loss_sum", "num_correct", "started_at", "epoch", "step",
         "epoch_seconds", "history", "best_weights", "best_epoch")
@@ -50,30 +46,6 @@ def read_checkpoint(data: bytes, trial: Trial, pack_hash: str, where: str) -> di
         raise BadConfig(f"{where}: a damaged checkpoint ({reason}); delete it to begin again") from None
     check_same(where, saved["trial"], saved["pack_hash"], trial, pack_hash)
     return saved
-
-
-def check_unchanged(sweep: Folder, trials: Sequence[Trial], passport: Passport) -> None:
-    """Raise BadConfig where a trial has begun, or ended, under other settings or from another pack; reads no checkpoint."""
-    for trial in trials:
-        row = read_row(sweep, trial.trial)
-        if row and row.status != "failed":
-            where = join(sweep.uri, trial_file(trial.trial, "row.json"))
-            check_same(where, row.settings, row.pack_hash, trial, passport.pack_hash)
-        elif not row and (attempt := last_attempt(sweep, trial_work(trial.trial))) and attempt.settings:
-            check_same(join(sweep.uri, trial_work(trial.trial)), attempt.settings, attempt.pack_hash, trial, passport.pack_hash)
-
-
-def check_same(where: str, settings: dict[str, Any], of_pack: str, trial: Trial, pack_hash: str) -> None:
-    """Raise BadConfig, naming each difference, where a file was made by other settings or from another pack."""
-    want = asdict(trial)
-    # What an older version did not record was at its default.
-    have = {spec.name: settings.get(spec.name, spec.default) for spec in fields(Trial)}
-    differences = [f"{name} was {have[name]!r}, now {want[name]!r}" for name in want if have[name] != want[name]]
-    if of_pack != pack_hash:
-        differences.append(f"the pack was {of_pack[:12]}, now {pack_hash[:12]}")
-    if differences:
-        raise BadConfig(f"{where} was made with other settings ({'; '.join(differences)}); "
-                        f"give the trial a new name in the grid, or delete its folder to begin again")
 
 
 def restore(state: State, saved: dict[str, Any]) -> None:

@@ -53,6 +53,7 @@ class Records:
         """Tell the heartbeat where the trial stands, and write what events and table of its epochs are not there yet."""
         t, num_steps = self.trial, count_steps(len(self.batches.indices["train"]), self.trial.batch_size)
         self.lease.progress(state.epoch, state.step, num_steps)
+        self.lease.beat_soon()
         # A process that was killed may have written the checkpoint of an epoch and not yet what tells of it.
         have = set(self.outbox.folder.names(trial_file(t.trial, "events/")))
         told = {0: start_events(t)} | {epoch.epoch: epoch_events(epoch) for epoch in state.history}
@@ -79,6 +80,7 @@ class Records:
         self.put("epochs.csv", epochs_to_csv(state.history).encode())
         self.checkpoint(state)
         self.lease.progress(state.epoch, 0, self.num_steps)
+        self.lease.beat_soon()
 
     def checkpoint(self, state: State) -> None:
         self.put("last.pt", state_to_bytes(state, self.trial, self.passport.pack_hash, self.machine.precision))

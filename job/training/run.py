@@ -5,6 +5,7 @@ import csv
 import functools
 import io
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
@@ -13,12 +14,12 @@ import torch
 from job.attempt import Busy, Lease, claim, held, now
 from job.data.batches import Batches, load_batches
 from job.data.pack import Passport
-from job.errors import BadConfig, OutOfMemory, Stopped
+from job.errors import AccessDenied, BadConfig, JobError, OutOfMemory, Stopped, TakenOver, TryAgain
 from job.layout import read_row, trial_file, trial_work
 from job.outbox import Outbox
 from job.record import Epoch, Row, row_to_json, summarise
 from job.storage import Folder, join, read_uri
-from job.training.checkpoint import check_same, read_checkpoint, restore
+from job.training.checkpoint import read_checkpoint, restore
 from job.training.display import Display
 from job.training.evaluate import figures_at_threshold, figures_on_test
 from job.training.fit import Evaluation, State, evaluate, fit, new_state
@@ -27,6 +28,7 @@ from job.training.model import Machine, build_model, choose_machine, imagenet_we
 from job.training.records import Records
 from job.training.stopping import why_best, why_ended
 from job.trial import Trial
+from job.unchanged import check_same
 
 
 def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
@@ -39,9 +41,6 @@ def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
     `stop` is set, with the state saved.
     """
     trial = trials[-1]
-    if trial.recall and len(passport.classes) != 2:
-        raise BadConfig(f"trial {trial.trial}: recall is for two classes, and there are {len(passport.classes)}; "
-                        "leave it out, or prepare with --positive CLASS")
 
     def pause(seconds: float) -> None:
         if stop.wait(seconds):
@@ -51,12 +50,15 @@ def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
     lease = None if row else claim(
         sweep, trial_work(trial.trial), functools.partial(finished_row, sweep, trial, passport), display.say, wait=wait,
         pause=pause, settings=asdict(trial), pack_hash=passport.pack_hash)
-    with held(lease) if lease else contextlib.nullcontext(), gpu_memory(trial):
+    with held(lease) if lease else contextlib.nullcontext():
         # Another process may have ended the trial during the wait, or between the last look and the claim.
         row = row or finished_row(sweep, trial, passport)
         if lease and not row:
-            set_failed_aside(sweep, trial)
-            return train(sweep, trials, passport, display, stop, lease)
+            set_failed_aside(sweep, trial, lease)
+            with failure_as_row(sweep, trial, passport, display, lease), gpu_memory(trial):
+                lease.check_deaths()
+                check_recall(trial, passport)
+                return train(sweep, trials, passport, display, stop, lease)
     assert row, "the row that ended the wait is gone"
     display.row(row, already=True)
     return row
@@ -86,6 +88,39 @@ def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: D
     return row
 
 
+def check_recall(trial: Trial, passport: Passport) -> None:
+    """Raise BadConfig where a trial wants a recall and there are not two classes."""
+    if trial.recall and len(passport.classes) != 2:
+        raise BadConfig(f"trial {trial.trial}: recall is for two classes, and there are {len(passport.classes)}; "
+                        "leave it out, or prepare with --positive CLASS")
+
+
+@contextlib.contextmanager
+def failure_as_row(sweep: Folder, trial: Trial, passport: Passport, display: Display, lease: Lease) -> Iterator[None]:
+    """Where the block fails for a reason of the trial's own, write a row that says so, then raise the reason.
+
+    What a later try may mend (storage, credentials, a stop signal) leaves no row; nor does a trial that another process has
+    taken over.
+    """
+    try:
+        yield
+    except (Stopped, TryAgain, AccessDenied, TakenOver):
+        raise
+    except JobError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001 - the one broad except: whatever breaks a trial becomes its row, and exit code 70.
+        display.say(traceback.format_exc())
+        failure = JobError(f"trial {trial.trial}: {type(error).__name__}: {error} (a fault of this program; "
+                           "please report it with the lines above)")
+        failure.__cause__ = error
+    else:
+        return
+    lease.guard()
+    row = Row(settings=asdict(trial), status="failed", cause=str(failure), started_at=now(), **circumstances(passport))
+    sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode())
+    raise failure
+
+
 def pass_through(sweep: Folder, shorter: Sequence[Trial], longest: Trial, state: State, records: Records) -> list[Trial]:
     """Write the rows of the shorter trials of a trajectory that end with the state as it is; answers those still to come.
 
@@ -102,7 +137,7 @@ def pass_through(sweep: Folder, shorter: Sequence[Trial], longest: Trial, state:
             continue
         if lease:
             with held(lease):
-                set_failed_aside(sweep, trial)
+                set_failed_aside(sweep, trial, lease)
                 own = replace(records, trial=trial, lease=lease)
                 own.catch_up(state)
                 row = publish(sweep, trial, state, own, lease, trained_by=longest.trial)
@@ -121,7 +156,7 @@ def publish(sweep: Folder, trial: Trial, state: State, records: Records, lease: 
     row = replace(row, trained_by=trained_by)
     records.end(state, row, predictions)
     lease.guard()
-    set_failed_aside(sweep, trial)
+    set_failed_aside(sweep, trial, lease)
     if not sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
         row = finished_row(sweep, trial, records.passport) or row
     return row
@@ -137,13 +172,14 @@ def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
     return row
 
 
-def set_failed_aside(sweep: Folder, trial: Trial) -> None:
+def set_failed_aside(sweep: Folder, trial: Trial, lease: Lease) -> None:
     """Rename the row of a trial that failed, for the trial to be tried again."""
     name = trial_file(trial.trial, "row.json")
     row = read_row(sweep, trial.trial)
     if row and row.status == "failed":
         number = sum(1 for _ in sweep.names(trial_file(trial.trial, "failed-"))) + 1
-        sweep.write(trial_file(trial.trial, f"failed-{number}.json"), sweep.read(name))
+        sweep.write(trial_file(trial.trial, f"failed-{number}.json"), row_to_json(row).encode())
+        lease.guard()
         sweep.delete(name)
 
 
@@ -205,11 +241,6 @@ def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches,
             rows = zip(names, found.labels_N.tolist(), found.logits_NK.double().softmax(1).tolist(), strict=True)
             lines.writerows([split, name, classes[label], classes[p.index(max(p))], *p] for name, label, p in rows)
     return text.getvalue().encode()
-
-
-def failed_row(trial: Trial, passport: Passport, cause: str) -> Row:
-    """The row of a trial that could not be trained."""
-    return Row(settings=asdict(trial), status="failed", cause=cause, started_at=now(), **circumstances(passport))
 
 
 @contextlib.contextmanager

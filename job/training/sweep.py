@@ -5,18 +5,15 @@ import gc
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from job.attempt import Busy
 from job.data.pack import Passport
 from job.errors import AccessDenied, JobError, Stopped, TakenOver, TryAgain
-from job.layout import trial_file
-from job.record import Row, row_to_json
 from job.storage import Folder
 from job.training.display import Display
-from job.training.run import failed_row, finished_row, run_trial
+from job.training.run import finished_row, run_trial
 from job.trial import Trial, trajectories
 
 
@@ -30,7 +27,7 @@ def stop_signals() -> Iterator[threading.Event]:
 
     def request(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
-            os._exit(128 + number)
+            os._exit(Stopped.exit_code)
         stop.set()
 
     before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -72,42 +69,16 @@ def run_group(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
     if stop.is_set():
         raise Stopped(f"stopped by a signal before trial {name}; the same command goes on with it")
     try:
-        attempt(sweep, trials, passport, display, stop, wait)
+        run_trial(sweep, trials, passport, display, stop, wait)
     except (Busy, TakenOver) as error:
         display.say(f"{error}; left for the end")
         return False
     except (Stopped, TryAgain, AccessDenied):
         raise
     except JobError as error:
+        display.say(f"trial {name}  FAILED: {error}")
         # A copy: the error itself would keep the failed trial's frames, and so its memory, from the next trials.
         failures[name] = type(error)(str(error))
     finally:
         gc.collect()
     return True
-
-
-def attempt(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
-            wait: bool) -> Row:
-    """Run a trajectory; where it fails for a reason of its own, write a row of its longest that says so, and raise the reason.
-
-    What a later try may mend (storage, credentials, a stop signal) leaves no row.
-    """
-    trial = trials[-1]
-    try:
-        return run_trial(sweep, trials, passport, display, stop, wait)
-    except (Stopped, TryAgain, AccessDenied, TakenOver):
-        raise
-    except JobError as error:
-        failure = error
-    except Exception as error:  # noqa: BLE001 - the one broad except: whatever breaks a trial becomes its row, and exit code 70.
-        display.say(traceback.format_exc())
-        failure = JobError(f"trial {trial.trial}: {type(error).__name__}: {error} (a fault of this program; "
-                           "please report it with the lines above)")
-        failure.__cause__ = error
-    row = failed_row(trial, passport, str(failure))
-    # A row that is there already (of other settings, say) is the reason itself, and stays.
-    if sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
-        display.row(row, already=False)
-    else:
-        display.say(f"trial {trial.trial}  FAILED: {failure}")
-    raise failure

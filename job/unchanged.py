@@ -1,0 +1,38 @@
+"""A name stands for its settings: what was begun or ended under a name must have been made with the same ones."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from job.attempt import last_attempt
+from job.errors import BadConfig
+from job.layout import read_row, trial_file, trial_work
+from job.storage import Folder, join
+from job.trial import Trial
+
+
+def check_unchanged(sweep: Folder, trials: Sequence[Trial], pack_hash: str | None = None) -> None:
+    """Raise BadConfig where a trial has begun, or ended, under other settings or from another pack; reads no checkpoint.
+
+    pack_hash: None where the pack is not known yet.
+    """
+    for trial in trials:
+        row = read_row(sweep, trial.trial)
+        if row and row.status != "failed":
+            where = join(sweep.uri, trial_file(trial.trial, "row.json"))
+            check_same(where, row.settings, row.pack_hash, trial, pack_hash)
+        elif not row and (attempt := last_attempt(sweep, trial_work(trial.trial))) and attempt.settings:
+            check_same(join(sweep.uri, trial_work(trial.trial)), attempt.settings, attempt.pack_hash, trial, pack_hash)
+
+
+def check_same(where: str, settings: dict[str, Any], of_pack: str, trial: Trial, pack_hash: str | None) -> None:
+    """Raise BadConfig, naming each difference, where a file was made by other settings or from another pack."""
+    want = asdict(trial)
+    # What an older version did not record was at its default.
+    have = {spec.name: settings.get(spec.name, spec.default) for spec in fields(Trial)}
+    differences = [f"{name} was {have[name]!r}, now {want[name]!r}" for name in want if have[name] != want[name]]
+    if pack_hash is not None and of_pack != pack_hash:
+        differences.append(f"the pack was {of_pack[:12]}, now {pack_hash[:12]}")
+    if differences:
+        raise BadConfig(f"{where} was made with other settings ({'; '.join(differences)}); "
+                        f"give the trial a new name in the grid, or delete its folder to begin again")
