@@ -29,6 +29,8 @@ Images = Annotated[str, typer.Option("--images", help="Pictures: a folder of cla
                                      "URI. May be left out where the sweep has a pack.", show_default=False)]
 Grid = Annotated[str, typer.Option("--grid", help="The trials: a CSV file, path or s3:// URI. May be left out where the sweep has "
                                    "a grid.csv.", show_default=False)]
+Independent = Annotated[bool, typer.Option("--independent", help="Train every trial on its own, also where a longer one passes "
+                                           "through it.")]
 PerTrajectory = Annotated[bool, typer.Option("--per-trajectory", help="One Job for all trials that differ in epochs alone, where "
                                              "the schedule allows it.")]
 
@@ -43,9 +45,7 @@ def picture_options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 @add_options(app, PictureOptions)
-def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Annotated[bool, typer.Option(
-        "--independent", help="Train every trial on its own, also where a longer one passes through it.")] = False,
-          **values: Any) -> None:
+def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False, **values: Any) -> None:
     """Do everything here: pack, trials, gather.
 
     Makes the pack if it is missing and trains every trial of the grid that has no row yet. Several machines may run it on
@@ -168,6 +168,33 @@ def gather(sweep: Sweep, watch: Annotated[bool, typer.Option("--watch", help="Ga
             print_summary(sweep)
     else:
         print_summary(sweep)
+
+
+@add_options(app, PictureOptions)
+def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False,
+         price: Annotated[float, typer.Option(help="Of an hour of this machine, in any currency.", min=0, show_default=False)] = 0,
+         **values: Any) -> None:
+    """Say what a sweep would run, and how long.
+
+    Makes the pack if it is missing, and measures a few steps; trains nothing.
+    """
+    from job.data.prepare import ensure_pack
+    from job.layout import load_grid
+    from job.results.gather import console
+    from job.storage import open_folder
+    from job.unchanged import check_unchanged
+
+    folder, options = open_folder(sweep), picture_options(values)
+    trials, _ = load_grid(folder, grid)
+    with display() as show:
+        passport = ensure_pack(folder, images, options, show.packing, show.say)
+        show.passport(passport)
+        check_unchanged(folder, trials, passport.pack_hash)
+        from job.training.plan import plan as make_plan
+        from job.training.plan import print_plan
+
+        runs = make_plan(folder, trials, passport, independent, show.say)
+    print_plan(runs, len(trials), price, console())
 
 
 @app.command()

@@ -76,13 +76,13 @@ class TestImage:
 
     def test_trial_is_stopped_saves_and_is_finished_by_the_next_container(
             self, hardened: list[str], image: str, shapes: Path, make_grid: Grid, s3: S3) -> None:
-        sweep, grid = f"s3://bucket/{image.rpartition('-')[2]}", make_grid(lr=[0.02], epochs=[400])
+        sweep, grid = f"s3://bucket/{image.rpartition('-')[2]}", make_grid(lr=[0.02], epochs=[40])
         assert job("prepare", s3.upload(shapes, "pictures"), sweep, "--grid", grid, **s3.env).code == 0
         keys = [part for key, value in {**s3.env, "POD_NAME": "pod-1", "IMAGE": image}.items()
                 for part in ("--env", f"{key}={value}")]
         command = [*hardened, *keys, image, "train", sweep, "--trial", "1"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        wait_for_line(process, "epoch 2/400")
+        wait_for_line(process, "epoch 2/40")
         container = Path(hardened[-1]).read_text()
         assert run("podman", "kill", "--signal", "TERM", container).returncode == 0
         out, _ = process.communicate(timeout=90)
@@ -92,7 +92,7 @@ class TestImage:
         done = run(*command)
         assert done.returncode == 0 and "goes on after epoch" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
         row = json.loads(s3.client().get_object(Bucket="bucket", Key=f"{sweep[12:]}/trials/1/row.json")["Body"].read())
-        assert row["status"] == "done" and row["epochs_run"] == 400 and row["host"] == "pod-1" and row["image"] == image
+        assert row["status"] == "done" and row["epochs_run"] == 40 and row["host"] == "pod-1" and row["image"] == image
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", row["git_commit"])
         Path(hardened[-1]).unlink(missing_ok=True)
         again = run(*command)

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -18,7 +18,7 @@ from job.layout import PACK, PASSPORT, read_epochs, read_grid, read_row, trial_f
 from job.results.gather import console
 from job.storage import Folder, join
 from job.training.display import clock
-from job.trial import Trial
+from job.trial import Trial, trajectories
 
 WATCH_SECONDS = 5.0
 # A trial's status takes four small reads; many at once hide the store's latency.
@@ -27,7 +27,10 @@ THREADS = 16
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """One trial's state (waiting, running, stopped, interrupted, done, diverged, failed) and last figures."""
+    """One trial's state and last figures.
+
+    waiting, with NAME (a longer trial will pass through it), running, stopped, interrupted, done, diverged or failed.
+    """
 
     trial: Trial
     state: str
@@ -57,7 +60,20 @@ def sweep_status(sweep: Folder) -> list[TrialStatus]:
             except (ValueError, TypeError) as error:
                 raise BadConfig(f"{join(sweep.uri, trial_file(name, 'row.json'))}: not a row of this program ({error})") from None
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(lambda trial: trial_status(sweep, trial), trials))
+        found = list(pool.map(lambda trial: trial_status(sweep, trial), trials))
+    return note_trajectories(found)
+
+
+def note_trajectories(found: Sequence[TrialStatus]) -> list[TrialStatus]:
+    """The same, saying of each waiting trial whether a longer one under way will pass through it."""
+    status_of = {item.trial.trial: item for item in found}
+    noted = list(found)
+    for group in trajectories([item.trial for item in found]):
+        of_group = [status_of[trial.trial] for trial in group]
+        for runner in (item for item in of_group if item.state == "running"):
+            noted = [replace(item, state=f"with {runner.trial.trial}") if item in of_group and item.state == "waiting"
+                     and runner.epoch < item.trial.epochs <= runner.trial.epochs else item for item in noted]
+    return noted
 
 
 def trial_status(sweep: Folder, trial: Trial) -> TrialStatus:
