@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +61,8 @@ class Attempt:
     num_steps: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     pack_hash: str = ""
+    # Trials of the same trajectory through which this one passes.
+    shorter: list[str] = field(default_factory=list)
 
     @property
     def seconds_silent(self) -> float:
@@ -153,7 +155,7 @@ def read_attempt(folder: Folder, work: str, number: int) -> Attempt:
     with contextlib.suppress(BadConfig):
         found = read_json(folder, attempt_file(work, number)) or {}
         kinds: dict[str, tuple[type, ...]] = {
-            spec.name: (int, type(None)) if "int" in str(spec.type) else (dict,) if spec.name == "settings" else (str,)
+            spec.name: (int, type(None)) if "int" in str(spec.type) else (type(getattr(Attempt(), spec.name)),)
             for spec in fields(Attempt)}
         known = {name: found[name] for name in kinds if name in found}
         if known.keys() == kinds.keys() and all(isinstance(value, kinds[name]) for name, value in known.items()):
@@ -277,7 +279,7 @@ class Watch:
 
 def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callable[[str], None], *, wait: bool = True,
           pause: Callable[[float], None] = time.sleep, settings: dict[str, Any] | None = None,
-          pack_hash: str = "") -> Lease | None:
+          pack_hash: str = "", shorter: Sequence[str] = ()) -> Lease | None:
     """The lease of a piece of work; None where it is finished, by another process in the meantime.
 
     While another process is at work this one waits, by `pause`, or with wait=False raises Busy. Raises BadConfig where the
@@ -301,7 +303,7 @@ def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callab
             return Lease(folder, work, number, last)
         if last is None or last.state != "running" or is_gone(last.process) or watch.is_silent(number, last):
             new = Attempt(host=host_name(), process=own_process(), began_at=now(), at=now(), settings=settings or {},
-                          pack_hash=pack_hash)
+                          pack_hash=pack_hash, shorter=list(shorter))
             if write_first(folder, attempt_file(work, number + 1), as_json(new)):
                 return Lease(folder, work, number + 1, new, last if waits else None, deaths_in_vain(folder, work, number))
             races += 1

@@ -191,8 +191,8 @@ def test_cause_with_brackets_is_shown_as_it_is(make_grid: Grid, tmp_path: Path) 
 
 
 def test_status_says_which_waiting_trial_a_longer_one_passes_through(tmp_path: Path) -> None:
-    (tmp_path / "grid.csv").write_text("trial,lr,epochs\na,0.1,2\nb,0.1,5\nc,0.1,9\nd,0.2,5\ne,0.1,20\n")
-    beat = Attempt(host="node", process="boot ns 1 1", from_epoch=0, epoch=3, step=1, num_steps=4, at=now())
+    (tmp_path / "grid.csv").write_text("trial,lr,epochs\na,0.1,2\nb,0.1,5\nc,0.1,9\nd,0.1,5\ne,0.1,20\n")
+    beat = Attempt(host="node", process="boot ns 1 1", from_epoch=0, epoch=3, step=1, num_steps=4, at=now(), shorter=["a", "b"])
     open_folder(str(tmp_path)).write(attempt_file("trials/c", 1), as_json(beat))
     done = job("status", tmp_path)
     states = {line.split()[0]: line.split()[2:4] for line in done.out.splitlines() if re.match(r" [a-e] ", line)}

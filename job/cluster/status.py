@@ -18,7 +18,7 @@ from job.layout import PACK, PASSPORT, read_epochs, read_grid, read_row, trial_f
 from job.results.gather import console
 from job.storage import Folder, join
 from job.training.display import clock
-from job.trial import Trial, trajectories
+from job.trial import Trial
 
 WATCH_SECONDS = 5.0
 # A trial's status takes four small reads; many at once hide the store's latency.
@@ -42,6 +42,7 @@ class TrialStatus:
     attempts: int = 0
     where: str = ""
     cause: str = ""
+    shorter: tuple[str, ...] = ()
 
     @property
     def has_row(self) -> bool:
@@ -66,13 +67,10 @@ def sweep_status(sweep: Folder) -> list[TrialStatus]:
 
 def note_trajectories(found: Sequence[TrialStatus]) -> list[TrialStatus]:
     """The same, saying of each waiting trial whether a longer one under way will pass through it."""
-    status_of = {item.trial.trial: item for item in found}
     noted = list(found)
-    for group in trajectories([item.trial for item in found]):
-        of_group = [status_of[trial.trial] for trial in group]
-        for runner in (item for item in of_group if item.state == "running"):
-            noted = [replace(item, state=f"with {runner.trial.trial}") if item in of_group and item.state == "waiting"
-                     and runner.epoch < item.trial.epochs <= runner.trial.epochs else item for item in noted]
+    for runner in (item for item in found if item.state == "running"):
+        noted = [replace(item, state=f"with {runner.trial.trial}") if item.state == "waiting" and item.trial.trial in runner.shorter
+                 and item.trial.epochs > runner.epoch else item for item in noted]
     return noted
 
 
@@ -96,7 +94,7 @@ def trial_status(sweep: Folder, trial: Trial) -> TrialStatus:
     return TrialStatus(
         trial, state, epoch, newest.val_loss if newest else None, newest.val_acc if newest else None,
         newest.images_per_second if newest else None, (trial.epochs - done) * pace if pace and state == "running" else None,
-        number, last.host, last.cause)
+        number, last.host, last.cause, tuple(last.shorter))
 
 
 def pack_status(sweep: Folder) -> str:

@@ -49,7 +49,7 @@ def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
     row = finished_row(sweep, trial, passport)
     lease = None if row else claim(
         sweep, trial_work(trial.trial), functools.partial(finished_row, sweep, trial, passport), display.say, wait=wait,
-        pause=pause, settings=asdict(trial), pack_hash=passport.pack_hash)
+        pause=pause, settings=asdict(trial), pack_hash=passport.pack_hash, shorter=[shorter.trial for shorter in trials[:-1]])
     with held(lease) if lease else contextlib.nullcontext():
         # Another process may have ended the trial during the wait, or between the last look and the claim.
         row = row or finished_row(sweep, trial, passport)
