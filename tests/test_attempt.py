@@ -96,7 +96,7 @@ def test_silent_attempt_of_another_host_is_replaced_and_notices_and_writes_no_mo
     began = time.monotonic()
     second = take(folder)
     # A whole time of silence on the watcher's own clock, which is longer than the holder is sure of its lease.
-    assert 3 < time.monotonic() - began < 8 and second.number == 2
+    assert time.monotonic() - began > 3 and second.number == 2
     with pytest.raises(TakenOver):
         first.guard()
     said: list[str] = []
