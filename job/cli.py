@@ -37,10 +37,8 @@ PerTrajectory = Annotated[bool, typer.Option("--per-trajectory", help="One Job f
 
 def picture_options(values: dict[str, Any]) -> dict[str, Any]:
     """The options about pictures that were given; what was not is remembered by the sweep. Raises BadConfig naming a bad one."""
-    from job.data.prepare import make_options
-
     found = given(values, PictureOptions)
-    make_options(found)
+    make(PictureOptions, found)
     return found
 
 

@@ -17,9 +17,10 @@ import pytest
 
 from conftest import S3, job, start_job, wait_for_line
 from job import attempt
-from job.attempt import Attempt, Busy, DiedTooOften, Lease, as_json, attempt_file, claim, held, is_gone, now, process_id
+from job.attempt import Attempt, Busy, DiedTooOften, Lease, as_json, attempt_file, claim, held, now
 from job.errors import BadConfig, BadData, JobError, TakenOver, TryAgain
 from job.outbox import Outbox
+from job.process import is_gone, process_id
 from job.storage import Folder, open_folder
 
 Grid = Callable[..., Path]

@@ -197,3 +197,13 @@ def test_status_says_which_waiting_trial_a_longer_one_passes_through(tmp_path: P
     done = job("status", tmp_path)
     states = {line.split()[0]: line.split()[2:4] for line in done.out.splitlines() if re.match(r" [a-e] ", line)}
     assert [states[name][0] for name in "acde"] == ["waiting", "running", "waiting", "waiting"] and states["b"] == ["with", "c"]
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
+def test_job_that_paid_for_a_gpu_and_sees_none_fails_with_a_row(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
+    sweep = tmp_path / "s"
+    assert job("prepare", shapes, sweep, "--grid", make_grid(lr=[0.02], epochs=[1])).code == 0
+    done = job("train", sweep, "--trial", "1", TRIALGRID_DEVICE="cuda")
+    assert done.code == 78 and "no GPU is to be seen" in done.err
+    row = json.loads((sweep / "trials" / "1" / "row.json").read_text())
+    assert row["status"] == "failed" and "TRIALGRID_DEVICE" in row["cause"]

@@ -99,9 +99,11 @@ def trial_status(sweep: Folder, trial: Trial) -> TrialStatus:
 
 def pack_status(sweep: Folder) -> str:
     """A line about the pack while there is none; '' once there is."""
-    number = 0 if sweep.exists(PASSPORT) else num_attempts(sweep, PACK)
+    if sweep.exists(PASSPORT):
+        return ""
+    number = num_attempts(sweep, PACK)
     if not number:
-        return "" if sweep.exists(PASSPORT) else "no pack yet"
+        return "no pack yet"
     last = read_attempt(sweep, PACK, number)
     doing = "is being built" if last.is_alive else "is not finished"
     count = f", {last.step} of {last.num_steps} pictures" if last.step else ""

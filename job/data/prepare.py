@@ -7,11 +7,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from job.attempt import Lease, claim, failure_of, held, host_name, last_attempt, now
+from job.attempt import Lease, claim, failure_of, held, last_attempt, now
 from job.data.pack import Passport, build_pack, read_passport
 from job.data.source import read_source
 from job.errors import BadConfig, JobError, MissingInput
 from job.layout import PACK, PASSPORT, SOURCE, read_json, trial_file
+from job.process import host_name
 from job.record import Row, row_to_json
 from job.storage import Folder
 from job.trial import PictureOptions, Trial

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 import torchvision
 
-from job.attempt import host_name, now
+from job.attempt import now
 from job.data.pack import Passport
+from job.process import host_name
 
 
 def circumstances(passport: Passport) -> dict[str, Any]:
