@@ -1,5 +1,6 @@
 """The loop, the checkpoint, the weights and the events: exact, seeded, and as torch defines them."""
 
+import copy
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import safetensors.torch
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from job.data.batches import Batches, load_batches, resize_side
@@ -19,6 +20,7 @@ from job.errors import BadConfig, BadData, MissingInput
 from job.record import Epoch, Row
 from job.storage import Folder, open_folder
 from job.training.checkpoint import read_checkpoint, restore, state_to_bytes
+from job.training.convolution import SmallMapConv2d, speed_up_convolutions
 from job.training.evaluate import confusion_matrix, figures_on_test
 from job.training.events import end_events, epoch_events, file_name, start_events
 from job.training.fit import Evaluation, State, evaluate, fit, lr_of, new_state
@@ -271,3 +273,26 @@ def test_tensorboard_reads_one_run_a_trial_with_its_curves_and_hyper_parameters(
     assert [(e.step, round(e.value, 4)) for e in events.Scalars("acc/val")] == [(n, n / 20) for n in range(1, 13)]
     plugins = {name for run in multiplexer.Runs() for name in multiplexer.GetAccumulator(run).summary_metadata}
     assert "_hparams_/session_start_info" in plugins and "custom_scalars__config__" in plugins
+
+
+@pytest.mark.parametrize(("size", "stride"), [(7, 1), (14, 2), (9, 2), (5, 1)])
+def test_small_maps_gradients_are_those_of_torchs_convolution(size: int, stride: int) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 10, 3, stride, 1, bias=False).to(memory_format=torch.channels_last)
+    ours = copy.deepcopy(plain)
+    speed_up_convolutions(ours)
+    images = torch.randn(3, 6, size, size).contiguous(memory_format=torch.channels_last)
+    found = []
+    for layer, low in ((plain, False), (ours, False), (ours, True)):
+        here = images.clone().requires_grad_()
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            maps = layer(here)
+        (maps.float() * torch.linspace(-1, 1, maps.numel()).view(maps.shape)).sum().backward()
+        assert layer.weight.grad is not None and here.grad is not None
+        found.append((maps.detach().float(), layer.weight.grad.clone(), here.grad))
+    assert type(ours) is SmallMapConv2d and torch.equal(found[0][0], found[1][0])
+    for exact, same, rounded in zip(*found, strict=True):
+        torch.testing.assert_close(same, exact, rtol=1e-4, atol=1e-4)
+        # bfloat16 has 8 bits of mantissa.
+        torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02 * float(exact.abs().max()))

@@ -130,7 +130,8 @@ def sample_each(pictures: Sequence[Tensor], maps_N23: Tensor, size: int) -> Tens
     """images_NCHW, float32 0 to 255: each uint8 picture_HWC sampled bilinearly along its map, edges extended.
 
     One grid_sample a picture: on a CPU four times as fast as `sample_ragged` (1,841 against 451 pictures a second on
-    two cores at 224 pixels, the median of 5 runs), because it reads each picture where it lies.
+    two cores at 224 pixels, the median of 5 runs), because it reads each picture where it lies. The grids are made by
+    broadcasting: torch's affine_grid multiplies matrices, and took as long as the sampling itself.
     """
     images_NCHW = torch.empty(len(pictures), 3, size, size)
     sizes_N2 = torch.tensor([picture.shape[:2] for picture in pictures], dtype=torch.float64)
@@ -138,7 +139,9 @@ def sample_each(pictures: Sequence[Tensor], maps_N23: Tensor, size: int) -> Tens
     theta_N23 = torch.cat([maps_N23[..., :2], 2 * maps_N23[..., 2:] + maps_N23[..., :2].sum(2, keepdim=True)], 2)
     theta_N23 /= sizes_N2.flip(1)[..., None]
     theta_N23[..., 2] -= 1
-    grids_NHW2 = functional.affine_grid(theta_N23.float(), [len(pictures), 3, size, size], align_corners=False)
+    steps = (2 * torch.arange(size, dtype=torch.float32) + 1) / size - 1
+    a, b, c = theta_N23.float()[..., None, None].unbind(2)
+    grids_NHW2 = (a * steps + b * steps[:, None] + c).permute(0, 2, 3, 1)
     for i, picture in enumerate(pictures):
         source_1CHW = picture.permute(2, 0, 1)[None].float()
         images_NCHW[i] = functional.grid_sample(source_1CHW, grids_NHW2[i:i + 1], padding_mode="border",

@@ -41,6 +41,7 @@ class State:
     history: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
     best_weights: dict[str, Tensor] | None = None
+    best_evaluations: "dict[str, Evaluation]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def finish_epoch(trial: Trial, state: State, batches: Batches, machine: Machine)
         train_seconds=state.epoch_seconds, val_seconds=time.perf_counter() - started)
     state.history.append(epoch)
     if not epoch.diverged and is_better(trial, epoch, state.best):
-        state.best, state.best_weights = epoch, state_copy(state.model)
+        state.best, state.best_weights, state.best_evaluations = epoch, state_copy(state.model), {"val": val}
     state.epoch, state.step, state.epoch_seconds = state.epoch + 1, 0, 0.0
     state.loss_sum.zero_()
     state.num_correct.zero_()
@@ -215,3 +216,15 @@ def evaluate(model: nn.Module, batches: Batches, split: str, machine: Machine) -
     loss = functional.cross_entropy(logits_NK.double(), labels_N).item()
     acc = (logits_NK.argmax(1) == labels_N).double().mean().item()
     return Evaluation(loss, acc, logits_NK, labels_N)
+
+
+def evaluate_best(state: State, batches: Batches, split: str, machine: Machine) -> Evaluation:
+    """The best epoch's evaluation on a split, made once: the rows of a trajectory mostly share it."""
+    assert state.best and state.best_weights, "no epoch was finished"
+    if split not in state.best_evaluations:
+        last_weights = None if state.best is state.history[-1] else state_copy(state.model)
+        state.model.load_state_dict(state.best_weights)
+        state.best_evaluations[split] = evaluate(state.model, batches, split, machine)
+        if last_weights:
+            state.model.load_state_dict(last_weights)
+    return state.best_evaluations[split]

@@ -22,7 +22,7 @@ from job.storage import Folder, join, read_uri
 from job.training.checkpoint import read_checkpoint, restore
 from job.training.display import Display
 from job.training.evaluate import figures_at_threshold, figures_on_test
-from job.training.fit import Evaluation, State, evaluate, fit, new_state
+from job.training.fit import Evaluation, State, evaluate, evaluate_best, fit, new_state
 from job.training.host import circumstances
 from job.training.model import Machine, build_model, choose_machine, imagenet_weights, parse_weights
 from job.training.records import Records
@@ -208,14 +208,12 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
     predictions = b""
     if state.best_weights:
         num_classes, has_test = len(passport.classes), len(batches.indices["test"]) > 0
+        val = evaluate_best(state, batches, "val", machine)
+        test = evaluate_best(state, batches, "test", machine) if has_test else None
         if has_test and not state.history[-1].diverged:
-            last = figures_on_test(evaluate(state.model, batches, "test", machine), num_classes)
+            ended_best = state.best is state.history[-1]
+            last = figures_on_test(test if test and ended_best else evaluate(state.model, batches, "test", machine), num_classes)
             figures |= {"last_test_acc": last["test_acc"], "last_test_false_negatives": last["test_false_negatives"]}
-        last_weights = {key: value.clone() for key, value in state.model.state_dict().items()}
-        state.model.load_state_dict(state.best_weights)
-        val = evaluate(state.model, batches, "val", machine)
-        test = evaluate(state.model, batches, "test", machine) if has_test else None
-        state.model.load_state_dict(last_weights)
         if test:
             figures |= figures_on_test(test, num_classes)
         if trial.recall and num_classes == 2:
