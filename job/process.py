@@ -1,6 +1,7 @@
 """What tells this process from every other, and whether another one still runs."""
 
 import contextlib
+import ctypes
 import os
 import socket
 from pathlib import Path
@@ -56,3 +57,16 @@ def own_process() -> str:
     with contextlib.suppress(OSError, IndexError):
         return process_id()
     return ""
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep memory that is freed, where it is glibc.
+
+    Whoever frees and wants the same large blocks again and again would have their pages mapped and cleared anew each time:
+    1,800 page faults a training step of ResNet18 at batch 4, 3 to 7% of its time (benchmarks.md).
+    """
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(m_trim_threshold, 2**31 - 1)
+        library.mallopt(m_mmap_threshold, 2**30)

@@ -29,8 +29,9 @@ from torchvision.models import resnet18
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from job.data.decode import decode, num_cores
+from job.data.decode import decode
 from job.data.pack import read_passport
+from job.data.shards import num_cores
 from job.storage import open_folder
 from job.training.host import git_commit
 from job.training.model import cpu_facts

@@ -335,7 +335,7 @@ def test_pictures_that_cannot_be_packed_are_a_row_of_each_trial(shapes: Path, ma
         done = job("train", sweep, "--trial", trial, "--images", source)
         assert done.code == 65 and "cannot be used" in done.err
         row = json.loads((sweep / "trials" / trial / "row.json").read_text())
-        assert row["status"] == "failed" and "there is no pack: 1 of 10 pictures" in row["cause"]
+        assert row["status"] == "failed" and "there is no pack: 10 of 10 pictures" in row["cause"]
     assert "2 failed" in job("status", sweep).out
     watch.communicate(timeout=60)
     assert job("train", sweep, "--trial", "1", "--images", shapes).code == 0

@@ -1,5 +1,6 @@
 """The split is stratified, seeded by content and honest about duplicates; the pack is whole or absent."""
 
+import csv
 import json
 import os
 import subprocess
@@ -10,8 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
-from conftest import ROOT, S3, draw, environment, shared
+from conftest import ROOT, S3, draw, environment, job, shared
 from job.data.pack import Passport, build_pack, read_passport
 from job.data.prepare import ensure_pack
 from job.data.source import read_source
@@ -97,6 +99,24 @@ def test_pack_is_the_same_from_every_folder_and_process(shapes: Path, tmp_path: 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment(), check=True)
     assert done.stdout.strip() == first.pack_hash
     assert {p.name for p in (tmp_path / "one" / "pack").iterdir()} == {p.name for p in (tmp_path / "two" / "pack").iterdir()}
+
+
+def test_pack_is_the_same_from_one_process_and_from_many(tmp_path: Path) -> None:
+    for label in ("bar", "disc"):
+        for number in range(50):
+            draw(tmp_path / "in" / label / f"{number}.jpg", label, number)
+    (tmp_path / "in" / "bar" / "text.jpg").write_text("no picture")
+    for cores in ("1", "3"):
+        done = job("prepare", tmp_path / "in", tmp_path / cores, "--short-side", 48, OMP_NUM_THREADS=cores)
+        assert done.code == 0, done.err
+    one, many = (read_passport(open_folder(str(tmp_path / cores))) for cores in ("1", "3"))
+    assert one and one == many and one.num_pictures == 100 and len(one.shards) == 4 and len(one.rejected) == 1
+    lines = list(csv.DictReader((tmp_path / "1" / "pack" / one.table["name"]).open(newline="")))
+    for shard, about in enumerate(one.shards):
+        here = [line for line in lines if line["shard"] == str(shard)]
+        assert len(here) == about["num_pictures"]
+        with safe_open(tmp_path / "3" / "pack" / str(about["name"]), framework="np") as file:
+            assert file.get_tensor("pixels").size == sum(3 * int(line["height"]) * int(line["width"]) for line in here)
 
 
 def test_pack_hash_covers_pictures_labels_split_and_options(shapes: Path, tmp_path: Path) -> None:

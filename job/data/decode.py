@@ -1,31 +1,17 @@
 """Picture files -> uint8 RGB pictures with the wanted short side, or the reason why not; knows no torch."""
 
-import collections
-import hashlib
 import io
-import multiprocessing
-import os
 import struct
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from job.data.source import Labelled
-from job.errors import MissingInput, TryAgain
-from job.storage import Folder, open_folder
-
 # Pillow's own limit for a decompression bomb, and a ratio that keeps one packed picture under about 4 MB.
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 MOST_ASPECT = 20
-CHUNK = 16
-FEW_PICTURES = 64
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -86,82 +72,3 @@ def resize(image: Image.Image, short_side: int) -> Image.Image:
     short = min(width, height)
     size = (int(short_side * width / short), int(short_side * height / short))
     return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-
-
-Outcome = tuple[str, NDArray[np.uint8] | Rejected]
-
-
-def read_and_decode(folder: Folder, name: str, short_side: int) -> Outcome:
-    """The SHA-256 of one picture's bytes, and its pixels or why it was rejected."""
-    try:
-        name.encode()
-        data = folder.read(name)
-    except UnicodeEncodeError:
-        return "", Rejected("its name is not UTF-8")
-    except MissingInput:
-        return "", Rejected("missing")
-    return hashlib.sha256(data).hexdigest(), decode(data, short_side)
-
-
-def decode_chunk(uri: str, names: Sequence[str], short_side: int) -> list[Outcome]:
-    """Some pictures, read by a few threads, because reading from object storage is mostly waiting."""
-    folder = open_folder(uri)
-    with ThreadPoolExecutor(4) as threads:
-        return list(threads.map(lambda name: read_and_decode(folder, name, short_side), names))
-
-
-def end_with_parent() -> None:
-    """In a decoding process: end when the process that started it is gone, however that came."""
-    parent = multiprocessing.parent_process()
-    assert parent
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def num_cores() -> int:
-    """The processor cores that this process may use, and no more than OMP_NUM_THREADS, which a pod sets to its share."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(share)) if share.isdecimal() and int(share) else cores
-
-
-def decode_all(folder: Folder, pictures: Sequence[Labelled],
-               short_side: int) -> Iterator[tuple[Labelled, str, NDArray[np.uint8] | Rejected]]:
-    """Every picture, in order: the labelled picture, its SHA-256, and its pixels or why it was rejected.
-
-    Decodes in a process a core with a few chunks in flight, so memory does not grow with the number of pictures.
-    """
-    if len(pictures) <= FEW_PICTURES:
-        for item in pictures:
-            yield item, *read_and_decode(folder, item.picture, short_side)
-        return
-    in_flight: collections.deque[tuple[Sequence[Labelled], Future[list[Outcome]]]] = collections.deque()
-    with ProcessPoolExecutor(num_cores(), multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        try:
-            for start in range(0, len(pictures), CHUNK):
-                chunk = pictures[start:start + CHUNK]
-                names = [item.picture for item in chunk]
-                in_flight.append((chunk, pool.submit(decode_chunk, folder.uri, names, short_side)))
-                if len(in_flight) > 2 * num_cores():
-                    yield from finish(*in_flight.popleft())
-            while in_flight:
-                yield from finish(*in_flight.popleft())
-        except BrokenProcessPool:
-            raise TryAgain("a decoding process was killed, perhaps for want of memory; start again") from None
-        finally:
-            # Whoever stops early, by a signal too, does not wait for pictures that a slow store still owes.
-            if in_flight:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in multiprocessing.active_children():
-                    process.kill()
-
-
-def finish(chunk: Sequence[Labelled],
-           future: Future[list[Outcome]]) -> Iterator[tuple[Labelled, str, NDArray[np.uint8] | Rejected]]:
-    """Wait for one chunk and pair its pictures with their outcomes."""
-    for item, (sha256, outcome) in zip(chunk, future.result(), strict=True):
-        yield item, sha256, outcome

@@ -10,14 +10,12 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 import PIL
-from numpy.typing import NDArray
-from safetensors.numpy import save
 
-from job.data.decode import Rejected, decode_all
+from job.data.shards import make_shards
 from job.data.source import SPLITS, Labelled, Source
 from job.data.split import assign_splits
 from job.errors import BadConfig, BadData
@@ -25,7 +23,6 @@ from job.layout import PACK, PASSPORT, digest, read_json
 from job.storage import Folder, join
 from job.trial import PictureOptions
 
-SHARD_BYTES = 64 << 20
 RARE_SHARE = 0.1
 
 
@@ -83,23 +80,39 @@ def build_pack(source: Source, folder: Folder, options: PictureOptions, progress
     `progress` is called with pictures done and in all. Memory holds a shard, not the pictures. Raises BadData where
     more than `options.max_bad` of the pictures are unusable, or a class is too small.
     """
-    writer = ShardWriter(folder)
+    made = Made()
     rejected = [{"picture": item.picture, "reason": "missing"} for item in source.missing]
-    total = len(source.pictures) + len(source.missing)
-    kept: list[Labelled] = []
-    for done, (item, sha256, outcome) in enumerate(decode_all(source.folder, source.pictures, options.short_side), 1):
-        if isinstance(outcome, Rejected):
-            name = item.picture.encode("utf-8", "backslashreplace").decode()
-            rejected.append({"picture": name, "reason": outcome.reason})
-            check_rejects(rejected, total, options)
-        else:
-            kept.append(item)
-            writer.add(sha256, outcome)
-        progress(done, len(source.pictures))
+    total, names = len(source.pictures) + len(source.missing), [item.picture for item in source.pictures]
+    for share in make_shards(source.folder, folder, names, options.short_side):
+        start = made.num_seen
+        for item, outcome in zip(source.pictures[start:start + len(share.outcomes)], share.outcomes, strict=True):
+            if outcome.place:
+                made.kept.append(item)
+                made.lines.append((*outcome.place[:2], len(made.shards) + outcome.place[2], outcome.sha256))
+            else:
+                name = item.picture.encode("utf-8", "backslashreplace").decode()
+                rejected.append({"picture": name, "reason": outcome.reason})
+        made.shards += share.shards
+        made.num_seen += len(share.outcomes)
+        check_rejects(rejected, total, options)
+        progress(made.num_seen, len(names))
     check_rejects(rejected, total, options)
-    writer.close()
-    passport, table = describe(source, options, kept, writer, rejected)
+    passport, table = describe(source, options, made, rejected)
     return publish(folder, passport, table)
+
+
+@dataclass
+class Made:
+    """A pack that is being made: pictures seen, those kept with (height, width, shard, SHA-256) each, and the shards."""
+
+    num_seen: int = 0
+    kept: list[Labelled] = field(default_factory=list)
+    lines: list[tuple[int, int, int, str]] = field(default_factory=list)
+    shards: list[dict[str, object]] = field(default_factory=list)
+
+    @property
+    def digests(self) -> list[str]:
+        return [line[3] for line in self.lines]
 
 
 def check_rejects(rejected: Sequence[dict[str, str]], total: int, options: PictureOptions) -> None:
@@ -110,48 +123,18 @@ def check_rejects(rejected: Sequence[dict[str, str]], total: int, options: Pictu
                       f"allows; mend or remove them, or allow more:\n{some}")
 
 
-class ShardWriter:
-    """Gathers pictures until a shard is full, then writes it under a name that holds its hash."""
-
-    def __init__(self, folder: Folder) -> None:
-        self.folder = folder
-        self.shards: list[dict[str, object]] = []
-        self.places: list[tuple[int, int, int]] = []
-        self.digests: list[str] = []
-        self._waiting: list[NDArray[np.uint8]] = []
-        self._bytes = 0
-
-    def add(self, sha256: str, pixels_HWC: NDArray[np.uint8]) -> None:
-        self.places.append((pixels_HWC.shape[0], pixels_HWC.shape[1], len(self.shards)))
-        self.digests.append(sha256)
-        self._waiting.append(pixels_HWC.reshape(-1))
-        self._bytes += pixels_HWC.size
-        if self._bytes >= SHARD_BYTES:
-            self.close()
-
-    def close(self) -> None:
-        if not self._waiting:
-            return
-        data = save({"pixels": np.concatenate(self._waiting)})
-        sha256 = digest(data)
-        name = f"pixels-{len(self.shards):05d}-{sha256[:16]}.safetensors"
-        self.folder.write(f"pack/{name}", data)
-        self.shards.append({"name": name, "sha256": sha256, "bytes": len(data), "num_pictures": len(self._waiting)})
-        self._waiting, self._bytes = [], 0
-
-
-def describe(source: Source, options: PictureOptions, kept: Sequence[Labelled], writer: ShardWriter,
-             rejected: list[dict[str, str]]) -> tuple[Passport, bytes]:
-    """The passport and the table of what the writer has written; the hash covers pictures, labels, split, options."""
+def describe(source: Source, options: PictureOptions, made: Made, rejected: list[dict[str, str]]) -> tuple[Passport, bytes]:
+    """The passport and the table of what was made; the hash covers pictures, labels, split, options."""
+    kept = made.kept
     labels = [item.label for item in kept]
     if lost := [name for name in source.classes if name not in set(labels)]:
         raise BadData(f"{source.uri}: no usable picture of class {', '.join(map(repr, lost))}")
-    splits = assign_splits(labels, writer.digests, [item.split for item in kept], options)
+    splits = assign_splits(labels, made.digests, [item.split for item in kept], options)
     counts = collections.Counter(zip(splits, labels, strict=True))
-    table = pictures_table(kept, splits, writer)
-    duplicates, conflicts = find_duplicates(kept, writer.digests)
+    table = pictures_table(made, splits)
+    duplicates, conflicts = find_duplicates(kept, made.digests)
     recorded = {key: value for key, value in asdict(options).items() if key != "max_bad"}
-    core = json.dumps([recorded, source.classes, [shard["sha256"] for shard in writer.shards], digest(table)])
+    core = json.dumps([recorded, source.classes, [shard["sha256"] for shard in made.shards], digest(table)])
     passport = Passport(
         pack_hash=digest(core.encode()), source=source.uri, options=asdict(options), classes=source.classes,
         positive=source.classes[-1] if len(source.classes) == 2 else "",
@@ -159,7 +142,7 @@ def describe(source: Source, options: PictureOptions, kept: Sequence[Labelled], 
         rejected=rejected, duplicates=duplicates, conflicts=conflicts,
         left_out=[item.picture for item, split in zip(kept, splits, strict=True) if not split],
         warnings=warn(source.classes, collections.Counter(labels), conflicts),
-        table={"name": f"pictures-{digest(table)[:16]}.csv", "sha256": digest(table)}, shards=writer.shards,
+        table={"name": f"pictures-{digest(table)[:16]}.csv", "sha256": digest(table)}, shards=made.shards,
         versions={"pillow": PIL.__version__, "numpy": np.__version__})
     return passport, table
 
@@ -183,13 +166,13 @@ def find_duplicates(kept: Sequence[Labelled], digests: Sequence[str]) -> tuple[l
     return [[i.picture for i in group] for group in same], [[i.picture for i in group] for group in conflicts]
 
 
-def pictures_table(kept: Sequence[Labelled], splits: Sequence[str], writer: ShardWriter) -> bytes:
+def pictures_table(made: Made, splits: Sequence[str]) -> bytes:
     """pictures-*.csv as bytes: a line a picture, in the order of the shards."""
     text = io.StringIO(newline="")
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow([spec.name for spec in fields(Packed)])
-    for item, split, place, sha256 in zip(kept, splits, writer.places, writer.digests, strict=True):
-        lines.writerow([item.picture, item.label, split, *place, sha256])
+    for item, split, line in zip(made.kept, splits, made.lines, strict=True):
+        lines.writerow([item.picture, item.label, split, *line])
     return text.getvalue().encode()
 
 

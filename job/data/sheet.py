@@ -10,7 +10,8 @@ from torch import Tensor
 
 from job.data.augment import MEAN, STD, draw
 from job.data.batches import Batches, resize_side
-from job.data.decode import Rejected, read_and_decode
+from job.data.decode import Rejected
+from job.data.shards import read_and_decode
 from job.data.source import Labelled, Source
 from job.errors import BadData
 from job.trial import Trial
@@ -26,8 +27,8 @@ def contact_sheet(source: Source, trial: Trial) -> bytes:
     Raises BadData where none of the pictures can be read.
     """
     pictures = []
-    for item in one_of_each_class(source.pictures):
-        _, outcome = read_and_decode(source.folder, item.picture, resize_side(trial.image_size))
+    names = [item.picture for item in one_of_each_class(source.pictures)]
+    for _, outcome in read_and_decode(source.folder, names, resize_side(trial.image_size)):
         if not isinstance(outcome, Rejected):
             pictures.append(torch.from_numpy(outcome.copy()))
         if len(pictures) == ROWS:

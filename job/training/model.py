@@ -1,7 +1,6 @@
 """The machine a trial runs on, and the net that it trains."""
 
 import contextlib
-import ctypes
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from torch.nn import functional
 from torchvision.models import ResNet, ResNet18_Weights, resnet18
 
 from job.errors import BadConfig, BadData, MissingInput
+from job.process import keep_freed_memory
 from job.training.convolution import speed_up_convolutions
 from job.trial import Trial
 
@@ -61,19 +61,6 @@ def choose_machine(precision: str) -> Machine:
         has_bf16 = cpu_has_bf16()
         keep_freed_memory()
     return Machine(device, name, ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision)
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep memory that is freed, where it is glibc.
-
-    Each step frees and wants the same tensors; handed back in between, their pages are mapped and cleared anew each time:
-    1,800 page faults a step of ResNet18 at batch 4, and 3 to 7% of its time (benchmarks.md).
-    """
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(m_trim_threshold, 2**31 - 1)
-        library.mallopt(m_mmap_threshold, 2**30)
 
 
 def cpu_facts() -> dict[str, str]:
