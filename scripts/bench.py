@@ -1,33 +1,31 @@
 """Measure this program against what people use instead, on the same pictures and machine: one command a table.
 
 Each result is a line of JSON with commit and hardware; benchmarks.md records them. Run it on an otherwise idle machine.
-
 """
-import copy
+
 import csv
 import json
 import os
 import platform
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from PIL import Image
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from torchvision.models import resnet18
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench_steps import measure_steps
 
 from job.data.decode import decode
 from job.data.pack import read_passport
@@ -38,10 +36,12 @@ from job.training.model import cpu_facts
 from job.trial import Trial, format_grid
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Pictures: a folder of class folders, or a CSV of labels.")]
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Pictures: a folder of class folders.")]
+Positive = Annotated[str, typer.Option(help="This class against all the others.")]
 # The first study's trials: learning rate, epochs; its batch size was 4.
 STUDY = [(1, 5), (0.1, 10), (0.01, 15), (0.01, 20), (0.01, 25), (0.01, 50), (0.01, 75), (0.01, 90)]
+PEERS = ("lightning==2.6.6", "timm==1.0.31", "fastai==2.8.12")
+JOB = [sys.executable, "-m", "job.cli"]
 
 
 def report(table: str, **figures: Any) -> None:
@@ -51,116 +51,98 @@ def report(table: str, **figures: Any) -> None:
                       "torch": torch.__version__}), flush=True)
 
 
-class Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """Files and labels, opened and transformed anew each time, as the study's ImageFolder did."""
-
-    def __init__(self, folder: Path, names: Sequence[str], labels: Sequence[int], transform: Any) -> None:
-        self.folder, self.names, self.labels, self.transform = folder, names, labels, transform
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        with Image.open(self.folder / self.names[index]) as image:
-            return self.transform(image.convert("RGB")), self.labels[index]
+def run(*command: object) -> float:
+    """Run `job` with these arguments; answers its seconds."""
+    began = time.perf_counter()
+    subprocess.run([*JOB, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
 
 
-def study_trial(loaders: dict[str, DataLoader[Any]], num_classes: int, lr: float, epochs: int) -> float:
-    """The study's loop for one trial, as PyTorch's transfer learning tutorial has it; answers the best validation accuracy."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = resnet18()
-    model.fc = nn.Linear(model.fc.in_features, num_classes)
-    model = model.to(device)
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
-    best, best_weights = 0.0, copy.deepcopy(model.state_dict())
-    for _ in range(epochs):
-        for phase in ("train", "val"):
-            model.train(phase == "train")
-            running_loss, correct = 0.0, 0
-            for inputs, labels in loaders[phase]:
-                inputs, labels = inputs.to(device), labels.to(device)  # noqa: PLW2901 - as people write it
-                optimizer.zero_grad()
-                with torch.set_grad_enabled(phase == "train"):
-                    outputs = model(inputs)
-                    loss = criterion(outputs, labels)
-                    if phase == "train":
-                        loss.backward()
-                        optimizer.step()
-                running_loss += loss.item() * inputs.size(0)
-                correct += int((outputs.argmax(1) == labels).sum())
-            if phase == "train":
-                scheduler.step()
-            accuracy = correct / len(loaders[phase].dataset)  # type: ignore[arg-type]
-            if phase == "val" and accuracy > best:
-                best, best_weights = accuracy, copy.deepcopy(model.state_dict())
-    model.load_state_dict(best_weights)
-    return best
-
-
-def study_loaders(sweep: Path, source: Path) -> tuple[dict[str, DataLoader[Any]], int]:
-    """Loaders over the very split that the sweep's pack has."""
+def split_lines(sweep: Path) -> list[dict[str, str]]:
+    """The table of a sweep's pack."""
     passport = read_passport(open_folder(str(sweep)))
-    assert passport
-    found: dict[str, list[tuple[str, int]]] = {"train": [], "val": []}
+    assert passport, f"{sweep} has no pack"
     with (sweep / "pack" / passport.table["name"]).open(newline="") as file:
-        for line in csv.DictReader(file):
-            if line["split"] in found:
-                found[line["split"]].append((line["picture"], passport.classes.index(line["label"])))
-    end = [transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
-    how = {"train": transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *end]),
-           "val": transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), *end])}
-    folder = source if source.is_dir() else source.parent
-    pictures = {phase: Pictures(folder, [n for n, _ in of], [k for _, k in of], how[phase]) for phase, of in found.items()}
-    loaders = {phase: DataLoader(of, batch_size=4, shuffle=True, num_workers=min(4, num_cores())) for phase, of in pictures.items()}
-    return loaders, len(passport.classes)
+        return list(csv.DictReader(file))
+
+
+def link_split(sweep: Path, source: Path, target: Path) -> None:
+    """The very split of the sweep's pack as folders of links: TARGET/train/CLASS/*, TARGET/val/CLASS/*."""
+    for line in split_lines(sweep):
+        if line["split"] in ("train", "val"):
+            folder = target / line["split"] / line["label"]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / line["picture"].replace("/", "_")).symlink_to(source.resolve() / line["picture"])
+
+
+def peers_python() -> Path:
+    """The Python of an environment with the other trainers, made beside .venv where it is missing."""
+    folder = ROOT / ".venv-peers"
+    python, wanted = folder / "bin" / "python", " ".join([*PEERS, torch.__version__])
+    stamp = folder / "installed"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print("bench: installing Lightning, timm and fastai into .venv-peers", file=sys.stderr)
+        uv = Path(sys.executable).parent / "uv"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--clear", str(folder)], check=True)
+        subprocess.run([str(uv), "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *PEERS,
+                        f"torch=={torch.__version__.partition('+')[0]}", "torchvision"], check=True)
+        stamp.write_text(wanted)
+    return python
 
 
 @app.command()
-def grid(source: Source, positive: Annotated[str, typer.Option(help="This class against all the others.")] = "",
+def grid(source: Source, positive: Positive = "",
          divide: Annotated[int, typer.Option(help="Divide the study's epochs by this, rounding up.", min=1)] = 1,
-         most: Annotated[int, typer.Option(help="Take so many pictures of each class at most; 0: all.", min=0)] = 0) -> None:
-    """The study's eight-trial grid, end to end: its loop, each trial on its own, against `job sweep`.
+         batch_size: Annotated[int, typer.Option(help="The study's was 4.", min=2)] = 4,
+         against: Annotated[str, typer.Option(help="Whom: some of study, lightning, timm, fastai, with commas.")] = "study",
+         ) -> None:
+    """The study's eight-trial grid, end to end, against other trainers, which run each trial on its own.
 
-    Both at 224 pixels and batch 4 from random weights, on the same split; ours prepares, trains and gathers, as a user would.
+    All at 224 pixels from random weights, on the same split; ours prepares, trains and gathers, as a user would.
     """
     trials = [(lr, -(-epochs // divide)) for lr, epochs in STUDY]
+    asked = sum(epochs for _, epochs in trials)
     with tempfile.TemporaryDirectory() as folder:
-        pictures, sweep = choose(Path(source), most, Path(folder) / "pictures"), Path(folder) / "sweep"
-        lines = [Trial(trial=str(number), lr=lr, epochs=epochs, batch_size=4, weights="none")
+        sweep, split = Path(folder) / "sweep", Path(folder) / "split"
+        lines = [Trial(trial=str(number), lr=lr, epochs=epochs, batch_size=batch_size, weights="none")
                  for number, (lr, epochs) in enumerate(trials, 1)]
         (Path(folder) / "grid.csv").write_text(format_grid(lines))
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "job.cli", "sweep", "--images", str(pictures), "--positive", positive,
-                   "--grid", f"{folder}/grid.csv", str(sweep)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        ours = time.perf_counter() - began
+        ours = run("sweep", "--images", source, "--positive", positive, "--grid", f"{folder}/grid.csv", sweep)
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         rows = [json.loads((sweep / "trials" / trial.trial / "row.json").read_text()) for trial in lines]
-        trained = sum(row["epochs_run"] for row in rows if not row["trained_by"])
-        report("grid", who="job sweep", seconds=round(ours, 1), epochs_asked=sum(e for _, e in trials), epochs_trained=trained,
-               seconds_an_epoch=round(sum(row["seconds"] for row in rows if not row["trained_by"]) / trained, 2),
-               best_val_acc=round(max(row["best_val_acc"] or 0 for row in rows), 4), precision=rows[0]["precision_used"],
-               memory_GiB=round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2), num_train=rows[0]["num_train"])
-        loaders, num_classes = study_loaders(sweep, pictures)
-        began = time.perf_counter()
-        best = max(study_trial(loaders, num_classes, lr, epochs) for lr, epochs in trials)
-        theirs = time.perf_counter() - began
-        report("grid", who="the study's loop", seconds=round(theirs, 1), epochs_trained=sum(e for _, e in trials),
-               seconds_an_epoch=round(theirs / sum(e for _, e in trials), 2), best_val_acc=round(best, 4), precision="fp32",
-               memory_GiB=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-               times_slower=round(theirs / ours, 2))
+        epochs = [line for trial, row in zip(lines, rows, strict=True) if not row["trained_by"]
+                  for line in csv.DictReader((sweep / "trials" / trial.trial / "epochs.csv").open(newline=""))]
+        our_epoch = statistics.median(float(line["train_seconds"]) + float(line["val_seconds"]) for line in epochs)
+        report("grid", who="job sweep", seconds=round(ours, 1), epochs_asked=asked, epochs_trained=len(epochs),
+               seconds_an_epoch=round(our_epoch, 2), best_val_acc=round(max(row["best_val_acc"] or 0 for row in rows), 4),
+               precision=rows[0]["precision_used"], memory_GiB=round(memory / 2**20, 2), num_train=rows[0]["num_train"],
+               batch_size=batch_size)
+        link_split(sweep, Path(source), split)
+        for who in filter(None, against.split(",")):
+            python = sys.executable if who == "study" else peers_python()
+            command = [str(python), str(ROOT / "scripts" / "trainers.py"), who, str(split), "--batch-size", str(batch_size)]
+            began = time.perf_counter()
+            done = subprocess.run([*command, *(f"{lr},{epochs}" for lr, epochs in trials)], check=True, stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL, text=True)
+            theirs, found = time.perf_counter() - began, json.loads(done.stdout.strip().splitlines()[-1])
+            epoch = statistics.median(found["epoch_seconds"])
+            report("grid", who=who, seconds=round(theirs, 1), epochs_trained=len(found["epoch_seconds"]),
+                   seconds_an_epoch=round(epoch, 2), best_val_acc=round(found["best_val_acc"], 4),
+                   memory_GiB=round(found["memory_GiB"], 2), times_slower=round(theirs / ours, 2),
+                   times_slower_an_epoch=round(epoch / our_epoch, 2))
 
 
-def choose(source: Path, most: int, target: Path) -> Path:
-    """The source, or a copy of the first pictures of each of its classes."""
-    if not most:
-        return source
-    for label in (path for path in sorted(source.iterdir()) if path.is_dir()):
-        for picture in sorted(label.iterdir())[:most]:
-            (target / label.name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(picture, target / label.name)
-    return target
+@app.command()
+def steps(source: Source, sizes: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "4,32,256",
+          seconds: Annotated[float, typer.Option(help="To train for at each size, about.", min=1)] = 30) -> None:
+    """A training step end to end as a share of the same step on a constant batch, and that as a share of the hardware's limit.
+
+    Both take turns in chunks of steps, so that a machine that slows down slows both.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run("prepare", source, folder)
+        for batch_size in map(int, sizes.split(",")):
+            report("steps", batch_size=batch_size, **measure_steps(Path(folder), batch_size, seconds))
 
 
 @app.command()
@@ -170,9 +152,7 @@ def prepare(source: Source, runs: Annotated[int, typer.Option(help="Of each; med
     ours, theirs, alone = [], [], []
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "job.cli", "prepare", source, folder], check=True, stdout=subprocess.DEVNULL)
-            ours.append(len(files) / (time.perf_counter() - began) / num_cores())
+            ours.append(len(files) / run("prepare", source, folder) / num_cores())
         began = time.perf_counter()
         for path in files:
             with Image.open(path) as image:
@@ -188,6 +168,77 @@ def prepare(source: Source, runs: Annotated[int, typer.Option(help="Of each; med
     report("prepare", who="Pillow, one core", pictures_a_second_and_core=round(statistics.median(theirs), 1), runs=runs)
 
 
+@app.command()
+def growth(counts: Annotated[str, typer.Option(help="Numbers of pictures, with commas.")] = "1000,10000,100000") -> None:
+    """Time a picture and memory of preparing and of an epoch, for more and more small pictures."""
+    for count in map(int, counts.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            source, sweep = Path(folder) / "in", Path(folder) / "sweep"
+            draw_noise(source, count)
+            preparing, preparing_memory = run_measured("prepare", source, sweep, "--short-side", 37)
+            training, training_memory = run_measured(
+                "train", sweep, "--trial", 1, "--lr", 0.01, "--epochs", 1, "--batch-size", 128, "--image-size", 32,
+                "--weights", "none")
+            row = json.loads((sweep / "trials" / "1" / "row.json").read_text())
+            report("growth", num_pictures=count, prepare_milliseconds_a_picture=round(1000 * preparing / count, 3),
+                   prepare_memory_GiB=round(preparing_memory, 2),
+                   train_milliseconds_a_picture=round(1000 * row["train_seconds"] / row["num_train"], 3),
+                   around_training_seconds=round(training - row["seconds"], 1), train_memory_GiB=round(training_memory, 2))
+
+
+def run_measured(*command: object) -> tuple[float, float]:
+    """Seconds of a `job` command, and the GiB of the largest of its processes."""
+    began = time.perf_counter()
+    process = subprocess.Popen([*JOB, *map(str, command)], stdout=subprocess.DEVNULL)
+    _, code, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(code)
+    assert process.returncode == 0, f"job {command[0]} ended with {process.returncode}"
+    return time.perf_counter() - began, usage.ru_maxrss / 2**20
+
+
+def draw_noise(target: Path, count: int) -> None:
+    """Small JPEG files, all different, in two class folders."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        folder = target / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        blocks = random.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)).save(folder / f"{number}.jpg")
+
+
+@app.command()
+def start(source: Source, runs: Annotated[int, typer.Option(help="Medians are told.", min=1)] = 5,
+          sweep: Annotated[str, typer.Option(help="A new s3:// folder to use; else a local one.")] = "") -> None:
+    """The time from `job train` to its first step, and of importing torch and torchvision alone."""
+    imports, starts = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        where = sweep or folder
+        run("prepare", source, where)
+        for number in range(runs):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", "import torch, torchvision"], check=True)
+            imports.append(time.perf_counter() - began)
+            # A machine that has not seen the pack yet fetches it.
+            with tempfile.TemporaryDirectory() as empty:
+                starts.append(first_step(where, f"start-{time.time_ns()}-{number}", {**os.environ, "TMPDIR": empty}))
+    report("start", who="import torch, torchvision", seconds=round(statistics.median(imports), 2), runs=runs)
+    report("start", who="job train to its first step", seconds=round(statistics.median(starts), 2), runs=runs,
+           storage="s3" if sweep else "local")
+
+
+def first_step(sweep: str, trial: str, environment: dict[str, str]) -> float:
+    """Seconds until `job train` says that it begins; it is then ended."""
+    began = time.perf_counter()
+    command = [*JOB, "train", sweep, "--trial", trial, "--lr", "0.01", "--epochs", "1", "--weights", "none"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        line = next((line for line in process.stdout if line.startswith(f"trial {trial}  lr")), "")
+        took = time.perf_counter() - began
+        process.kill()
+    assert line, "job train never began"
+    return took
+
+
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    os.environ["PYTHONPATH"] = str(ROOT)
     app()

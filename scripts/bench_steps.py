@@ -1,0 +1,130 @@
+"""A training step against the same step on a constant batch, and that against the hardware's limit."""
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from job.data.batches import Batches, load_batches
+from job.data.pack import read_passport
+from job.storage import open_folder
+from job.training.fit import State, new_state, train_epoch, train_step, training_loss
+from job.training.model import Machine, build_model, choose_machine, set_training
+from job.trial import Trial
+
+ROUNDS = 5
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that a program's operations read and write, each on its own; views move none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if not func.is_view and func is not torch.ops.aten.empty.memory_format:
+            leaves = torch.utils._pytree.tree_leaves((args, kwargs, found))
+            self.num_bytes += sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
+        return found
+
+
+def synchronise(machine: Machine) -> None:
+    """Wait for the device."""
+    if machine.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def median_seconds(call: Callable[[], object], machine: Machine, runs: int) -> float:
+    """The median time of a call, after three that warm up."""
+    times = []
+    for number in range(runs + 3):
+        synchronise(machine)
+        began = time.perf_counter()
+        call()
+        synchronise(machine)
+        if number > 2:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def ceilings(machine: Machine) -> tuple[float, float]:
+    """The most operations a second (of a square matrix product) and bytes a second (of a copy) that the device shows."""
+    size = 8192 if machine.device.type == "cuda" else 2048
+    kind = torch.bfloat16 if machine.precision == "bf16" else torch.float32
+    one, two = (torch.randn(size, size, device=machine.device).to(kind) for _ in range(2))
+    operations = 2 * size**3 / median_seconds(lambda: one @ two, machine, 10)
+    large = torch.empty(1 << 28, dtype=torch.uint8, device=machine.device)
+    other = torch.empty_like(large)
+    return operations, 2 * large.nbytes / median_seconds(lambda: other.copy_(large), machine, 10)
+
+
+def begin(sweep: Path, batch_size: int) -> tuple[Trial, State, Batches, Machine]:
+    """A trial at its beginning, on a sweep's pack."""
+    folder = open_folder(str(sweep))
+    passport, trial = read_passport(folder), Trial(trial="1", lr=0.01, epochs=90, batch_size=batch_size, weights="none")
+    assert passport, f"{sweep} has no pack"
+    machine = choose_machine("auto")
+    batches = load_batches(folder, passport, trial, machine.device)
+    model = build_model(trial, len(passport.classes), None, machine)
+    set_training(model, trial)
+    return trial, new_state(trial, model, machine, ""), batches, machine
+
+
+def measure_steps(sweep: Path, batch_size: int, seconds: float) -> dict[str, Any]:
+    """The figures of one batch size on a sweep's pack, training for about so many seconds."""
+    trial, state, batches, machine = begin(sweep, batch_size)
+    num_train = len(batches.indices["train"])
+    if num_train < batch_size:
+        return {"left_out": f"there are {num_train} pictures for training"}
+    indices = batches.indices["train"][:batch_size]
+    images_NCHW, labels_N = batches.images(indices), batches.labels(indices)
+    step = partial(train_step, state, machine, images_NCHW, labels_N, partial(training_loss, weights_K=None, smoothing=0.0))
+    chunk = max(3, int(seconds / (2 * ROUNDS) / median_seconds(step, machine, 5)))
+    constant, whole = [], []
+    for _ in range(ROUNDS):
+        constant.append(run_steps(step, machine, chunk))
+        whole.append(end_to_end(trial, state, batches, machine, chunk))
+    with FlopCounterMode(display=False) as flops, Traffic() as traffic:
+        step()
+    operations, num_bytes = ceilings(machine)
+    best = statistics.median(constant)
+    return {"pictures_a_second": round(batch_size / statistics.median(whole), 1), "milliseconds": round(1000 * best, 2),
+            "share_of_constant_batch": round(statistics.median(c / w for c, w in zip(constant, whole, strict=True)), 3),
+            "share_of_operations": round(flops.get_total_flops() / operations / best, 3),
+            "share_of_bytes": round(traffic.num_bytes / num_bytes / best, 3), "precision": machine.precision,
+            "tera_operations_a_second": round(operations / 1e12, 2), "gigabytes_a_second": round(num_bytes / 1e9, 1),
+            "runs": ROUNDS}
+
+
+def run_steps(step: Callable[[], object], machine: Machine, count: int) -> float:
+    """Seconds a step on a constant batch."""
+    began = time.perf_counter()
+    for _ in range(count):
+        step()
+    synchronise(machine)
+    return (time.perf_counter() - began) / count
+
+
+def end_to_end(trial: Trial, state: State, batches: Batches, machine: Machine, count: int) -> float:
+    """Seconds a step of the training loop, which draws, samples and augments its pictures."""
+    done = 0
+
+    def enough(_step: int, _steps: int) -> bool:
+        nonlocal done
+        done += 1
+        return done >= count
+
+    began = time.perf_counter()
+    while done < count:
+        if train_epoch(trial, state, batches, machine, enough):
+            state.epoch, state.step = state.epoch + 1, 0
+    synchronise(machine)
+    return (time.perf_counter() - began) / done
