@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from job.data.batches import Batches, load_batches
 from job.data.pack import read_passport
 from job.storage import open_folder
-from job.training.fit import State, new_state, train_epoch, train_step, training_loss
+from job.training.fit import State, new_state, stepper, train_epoch, train_step, training_loss
 from job.training.model import Machine, build_model, choose_machine, set_training
 from job.trial import Trial
 
@@ -115,7 +115,7 @@ def run_steps(step: Callable[[], object], machine: Machine, count: int) -> float
 
 def end_to_end(trial: Trial, state: State, batches: Batches, machine: Machine, count: int) -> float:
     """Seconds a step of the training loop, which draws, samples and augments its pictures."""
-    done = 0
+    done, advance = 0, stepper(trial, state, batches, machine, print)
 
     def enough(_step: int, _steps: int) -> bool:
         nonlocal done
@@ -124,7 +124,7 @@ def end_to_end(trial: Trial, state: State, batches: Batches, machine: Machine, c
 
     began = time.perf_counter()
     while done < count:
-        if train_epoch(trial, state, batches, machine, enough):
+        if train_epoch(trial, state, batches, advance, enough):
             state.epoch, state.step = state.epoch + 1, 0
     synchronise(machine)
     return (time.perf_counter() - began) / done

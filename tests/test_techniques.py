@@ -195,8 +195,8 @@ def one_step_by_hand(trial: Trial, batches: Batches, loss_of: Callable[[Tensor, 
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Spy(Batches):
-        def augmented(self, indices: Tensor, draws: Draws, seed: int) -> Tensor:
-            images = super().augmented(indices, draws, seed)
+        def augmented(self, indices: Tensor, draws: Draws) -> Tensor:
+            images = super().augmented(indices, draws)
             seen.append((images, self.labels(indices)))
             return images
 

@@ -75,15 +75,20 @@ def moved(maps_N23: Tensor, flip_N: Tensor, flip_up_N: Tensor, degrees_N: Tensor
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance has in store for some pictures: their maps, noise's deviations and blur's sigmas (None: none)."""
+    """What chance has in store for some pictures: their maps, noise's deviations and blur's sigmas (None: none).
+
+    most_blur: the largest sigma that there could be.
+    """
 
     maps_N23: Tensor
-    noise_N: Tensor | None
-    sigma_N: Tensor | None
+    noise_N: Tensor | None = None
+    sigma_N: Tensor | None = None
+    most_blur: float = 0.0
 
     def part(self, here: slice) -> "Draws":
         """Those of some of the pictures."""
-        return Draws(self.maps_N23[here], *(None if x is None else x[here] for x in (self.noise_N, self.sigma_N)))
+        noise_N, sigma_N = (None if x is None else x[here] for x in (self.noise_N, self.sigma_N))
+        return Draws(self.maps_N23[here], noise_N, sigma_N, self.most_blur)
 
 
 def draw(sizes_N2: Tensor, trial: Trial, generator: torch.Generator) -> Draws:
@@ -103,13 +108,25 @@ def draw(sizes_N2: Tensor, trial: Trial, generator: torch.Generator) -> Draws:
     flip_up_N = uniform(0, 1 if trial.flip_up else 0) > 1 - trial.flip_up
     degrees_N, shift_N2 = uniform(-trial.rotation, trial.rotation), uniform(-trial.shift, trial.shift, 2)
     return Draws(moved(maps_of_boxes(boxes_N4), flip_N, flip_up_N, degrees_N, shift_N2),
-                 uniform(0, trial.noise) if trial.noise else None, uniform(0, trial.blur) if trial.blur else None)
+                 uniform(0, trial.noise) if trial.noise else None, uniform(0, trial.blur) if trial.blur else None, trial.blur)
 
 
-def blurred(images_NCHW: Tensor, sigma_N: Tensor) -> Tensor:
-    """Each image under a Gaussian of its own sigma, in pixels, cut at 4 of the largest; the border is mirrored."""
+def finish(images_NCHW: Tensor, noise_N: Tensor | None, sigma_N: Tensor | None, most_blur: float) -> Tensor:
+    """Images, 0 to 255, blurred and made noisy where that was drawn, and normalised; torch's seed decides the noise."""
+    if sigma_N is not None:
+        images_NCHW = blurred(images_NCHW, sigma_N, most_blur)
+    if noise_N is not None:
+        images_NCHW = noisy(images_NCHW, noise_N)
+    return normalise(images_NCHW)
+
+
+def blurred(images_NCHW: Tensor, sigma_N: Tensor, most_blur: float) -> Tensor:
+    """Each image under a Gaussian of its own sigma, in pixels, cut at 4 of the largest; the border is mirrored.
+
+    The cut hangs on the setting and not on what was drawn, which an accelerator would have to be waited for.
+    """
     num, channels, height, width = images_NCHW.shape
-    radius = min(max(1, math.ceil(4 * float(sigma_N.max()))), min(height, width) - 1)
+    radius = min(max(1, math.ceil(4 * most_blur)), min(height, width) - 1)
     steps = torch.arange(-radius, radius + 1, device=images_NCHW.device, dtype=images_NCHW.dtype)
     sigma_N1 = sigma_N.to(images_NCHW, non_blocking=True)[:, None].clamp(min=1e-3)
     kernel_NK = torch.exp(-0.5 * (steps / sigma_N1) ** 2)
@@ -120,9 +137,9 @@ def blurred(images_NCHW: Tensor, sigma_N: Tensor) -> Tensor:
     return planes.view(num, channels, height, width)
 
 
-def noisy(images_NCHW: Tensor, noise_N: Tensor, generator: torch.Generator) -> Tensor:
+def noisy(images_NCHW: Tensor, noise_N: Tensor) -> Tensor:
     """Images, 0 to 255, with Gaussian noise of each its own deviation (of 1), cut to 0 to 255."""
-    noise = torch.randn(images_NCHW.shape, generator=generator, device=images_NCHW.device)
+    noise = torch.randn(images_NCHW.shape, device=images_NCHW.device)
     return (images_NCHW + 255 * noise_N.to(noise, non_blocking=True)[:, None, None, None] * noise).clamp(0, 255)
 
 

@@ -77,12 +77,13 @@ def read_passport(folder: Folder) -> Passport | None:
 def build_pack(source: Source, folder: Folder, options: PictureOptions, progress: Callable[[int, int], None]) -> Passport:
     """Decode, split and write the pack, and answer the passport that stands in the folder at the end.
 
-    `progress` is called with pictures done and in all. Memory holds a shard, not the pictures. Raises BadData where
+    `progress` is called with pictures done, from 0, and in all. Memory holds a shard, not the pictures. Raises BadData where
     more than `options.max_bad` of the pictures are unusable, or a class is too small.
     """
     made = Made()
     rejected = [{"picture": item.picture, "reason": "missing"} for item in source.missing]
     total, names = len(source.pictures) + len(source.missing), [item.picture for item in source.pictures]
+    progress(0, len(names))
     for share in make_shards(source.folder, folder, names, options.short_side):
         start = made.num_seen
         for item, outcome in zip(source.pictures[start:start + len(share.outcomes)], share.outcomes, strict=True):

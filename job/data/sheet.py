@@ -40,8 +40,8 @@ def contact_sheet(source: Source, trial: Trial) -> bytes:
     indices = torch.arange(len(pictures))
     columns = [batches.images(indices)]
     for version in range(VERSIONS):
-        seed = trial.seed + version
-        columns.append(batches.augmented(indices, draw(sizes_N2, trial, torch.Generator().manual_seed(seed)), seed))
+        generator = torch.manual_seed(trial.seed + version)
+        columns.append(batches.augmented(indices, draw(sizes_N2, trial, generator)))
     return to_png(columns, trial.image_size)
 
 

@@ -51,6 +51,9 @@ def read_checkpoint(data: bytes, trial: Trial, pack_hash: str, where: str) -> di
 def restore(state: State, saved: dict[str, Any]) -> None:
     """Put a checkpoint's values into a new state."""
     state.model.load_state_dict(saved["model"])
+    # The optimizer's own way of working goes with the machine, which may be another one.
+    for group, own in zip(saved["optimizer"]["param_groups"], state.optimizer.param_groups, strict=True):
+        group.update({name: own[name] for name in ("lr", "fused", "foreach", "capturable") if name in own})
     state.optimizer.load_state_dict(saved["optimizer"])
     state.loss_sum.copy_(saved["loss_sum"])
     state.num_correct.copy_(saved["num_correct"])

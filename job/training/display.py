@@ -65,8 +65,8 @@ class Display:
         return (1 - share) * (time.monotonic() - self.started) / new if new > 0 else 0.0
 
     def packing(self, done: int, total: int) -> None:
-        """So many pictures are decoded."""
-        if done == 1:
+        """So many pictures are decoded; the first call says 0."""
+        if done == 0:
             self.begin("preparing", total)
         self.advance_to(done)
         if done == total:

@@ -18,11 +18,13 @@ from torch.nn import functional
 from job.data.augment import Draws, draw
 from job.data.batches import Batches
 from job.record import Epoch
+from job.training.gpu import GpuSteps
 from job.training.model import Machine, set_training, state_copy
 from job.training.stopping import is_better, why_ended
 from job.trial import Trial
 
-EVALUATION_BATCH = 128
+# Larger ones are no faster, and take memory.
+EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
 BLOCK = 64
 
 
@@ -57,11 +59,14 @@ class Evaluation:
 def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str) -> State:
     """The state before the first step."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
+    on_gpu = machine.device.type == "cuda"
+    # On a GPU one kernel for all weights, and a learning rate that a graph of the step can read; on a CPU both are slower.
+    lr = torch.tensor(trial.lr, device=machine.device) if on_gpu else trial.lr
     optimizer: torch.optim.Optimizer
     if trial.optimizer == "adam":
-        optimizer = torch.optim.Adam(weights, trial.lr, weight_decay=trial.weight_decay)
+        optimizer = torch.optim.Adam(weights, lr, weight_decay=trial.weight_decay, fused=on_gpu, capturable=on_gpu)
     else:
-        optimizer = torch.optim.SGD(weights, trial.lr, trial.momentum, weight_decay=trial.weight_decay)
+        optimizer = torch.optim.SGD(weights, lr, trial.momentum, weight_decay=trial.weight_decay, fused=on_gpu)
     zero = torch.zeros((), dtype=torch.float64, device=machine.device)
     return State(model, optimizer, zero, zero.clone(), started_at)
 
@@ -102,35 +107,51 @@ def class_weights(trial: Trial, batches: Batches) -> Tensor | None:
     return counts_K.sum() / (len(counts_K) * counts_K.float())
 
 
-def fit(trial: Trial, state: State, batches: Batches, machine: Machine,
-        should_stop: Callable[[int, int], bool]) -> Iterator[Epoch]:
+def fit(trial: Trial, state: State, batches: Batches, machine: Machine, should_stop: Callable[[int, int], bool],
+        say: Callable[[str], None] = lambda text: None) -> Iterator[Epoch]:
     """Train from `state` to the trial's last epoch and yield each finished Epoch, with `state` up to date.
 
     Ends early for the reasons of `why_ended`, and where `should_stop(steps done, steps in all)`, asked after each step,
-    answers True: then `state` stands within an epoch.
+    answers True: then `state` stands within an epoch. `say` is told of what makes it slower than it should be.
     """
+    advance = stepper(trial, state, batches, machine, say)
     while state.epoch < trial.epochs and not why_ended(trial, state.history):
-        if not train_epoch(trial, state, batches, machine, should_stop):
+        if not train_epoch(trial, state, batches, advance, should_stop):
             return
         yield finish_epoch(trial, state, batches, machine)
 
 
-def train_epoch(trial: Trial, state: State, batches: Batches, machine: Machine,
-                should_stop: Callable[[int, int], bool]) -> bool:
+Advance = Callable[[Tensor, Draws, float], None]
+
+
+def stepper(trial: Trial, state: State, batches: Batches, machine: Machine, say: Callable[[str], None]) -> Advance:
+    """What does one step on the pictures of these indices, augmented as drawn, at this learning rate."""
+    loss_of = functools.partial(training_loss, weights_K=class_weights(trial, batches), smoothing=trial.label_smoothing)
+
+    def train(images_NCHW: Tensor, labels_N: Tensor) -> None:
+        train_step(state, machine, images_NCHW, labels_N, loss_of)
+
+    def advance_on_cpu(indices: Tensor, draws: Draws, lr: float) -> None:
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        train(batches.augmented(indices, draws), batches.labels(indices))
+
+    if machine.device.type == "cuda":
+        return GpuSteps(batches, trial.batch_size, train, state.optimizer.param_groups[0]["lr"], say)
+    return advance_on_cpu
+
+
+def train_epoch(trial: Trial, state: State, batches: Batches, advance: Advance, should_stop: Callable[[int, int], bool]) -> bool:
     """The rest of one epoch's steps; whether it was finished."""
     indices = batches.indices["train"]
     order_N = indices[torch.randperm(len(indices), generator=generator_for(trial, state.epoch, "order"))]
     num_steps = count_steps(len(order_N), trial.batch_size)
-    loss_of = functools.partial(training_loss, weights_K=class_weights(trial, batches), smoothing=trial.label_smoothing)
     set_training(state.model, trial)
     started, begun = time.perf_counter(), state.epoch_seconds
     for step, here_N, draws in steps_of(trial, state, batches, order_N):
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr_of(trial, state.epoch, step, num_steps)
-        images_NCHW = batches.augmented(here_N, draws, seed_of(trial, state.epoch, step, "noise"))
-        if trial.dropout:
-            torch.manual_seed(seed_of(trial, state.epoch, step, "dropout"))
-        train_step(state, machine, images_NCHW, batches.labels(here_N), loss_of)
+        if trial.noise or trial.dropout:
+            torch.manual_seed(seed_of(trial, state.epoch, step))
+        advance(here_N, draws, lr_of(trial, state.epoch, step, num_steps))
         state.step = step + 1
         state.epoch_seconds = begun + time.perf_counter() - started
         if should_stop(state.step, num_steps):
@@ -187,12 +208,13 @@ def train_step(state: State, machine: Machine, images_NCHW: Tensor, labels_N: Te
 def finish_epoch(trial: Trial, state: State, batches: Batches, machine: Machine) -> Epoch:
     """Validate, record the epoch, keep its weights if it is the best, and make the state ready for the next one."""
     num_train = len(batches.indices["train"])
+    num_steps = count_steps(num_train, trial.batch_size)
     started = time.perf_counter()
     val = evaluate(state.model, batches, "val", machine)
     epoch = Epoch(
         epoch=state.epoch + 1, train_loss=float(state.loss_sum.item() / num_train),
         train_acc=float(state.num_correct.item() / num_train), val_loss=val.loss, val_acc=val.acc,
-        lr=float(state.optimizer.param_groups[0]["lr"]), images_per_second=num_train / state.epoch_seconds,
+        lr=lr_of(trial, state.epoch, num_steps - 1, num_steps), images_per_second=num_train / state.epoch_seconds,
         train_seconds=state.epoch_seconds, val_seconds=time.perf_counter() - started)
     state.history.append(epoch)
     if not epoch.diverged and is_better(trial, epoch, state.best):
@@ -208,7 +230,7 @@ def evaluate(model: nn.Module, batches: Batches, split: str, machine: Machine) -
     """Loss and accuracy on the centre crops of a split, which must not be empty."""
     model.eval()
     logits, labels = [], []
-    for indices in batches.indices[split].split(EVALUATION_BATCH):
+    for indices in batches.indices[split].split(EVALUATION_BATCH[machine.device.type]):
         with machine.autocast():
             logits.append(model(batches.images(indices)).float())
         labels.append(batches.labels(indices))

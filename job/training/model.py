@@ -1,6 +1,7 @@
 """The machine a trial runs on, and the net that it trains."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -55,12 +56,19 @@ def choose_machine(precision: str) -> Machine:
                         "runtime (a runtimeClassName on some clusters) and what the pod asks for")
     if wanted != "cpu" and torch.cuda.is_available():
         device, name = torch.device("cuda", torch.cuda.current_device()), torch.cuda.get_device_name()
+        leave_default_stream(device)
         has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
     else:
         device, name = torch.device("cpu"), processor_name()
         has_bf16 = cpu_has_bf16()
         keep_freed_memory()
     return Machine(device, name, ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision)
+
+
+@functools.cache
+def leave_default_stream(device: torch.device) -> None:
+    """Work on a stream of this process's own from now on: a CUDA graph cannot be made of what the default one does."""
+    torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
 def cpu_facts() -> dict[str, str]:
@@ -190,13 +198,14 @@ def download_patiently() -> dict[str, Tensor]:
 
 
 def state_copy(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the model's weights and statistics in the host's memory."""
-    return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in model.state_dict().items()}
+    """A copy of the model's weights and statistics, on its device: the host's memory would have to wait for it."""
+    return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in model.state_dict().items()}
 
 
 def weights_to_bytes(weights: dict[str, Tensor], about: dict[str, Any]) -> bytes:
     """A safetensors file of the weights, with what `job predict` needs to know as one JSON text in its header."""
     # One key, because safetensors writes several in an order that differs from process to process.
+    weights = {key: value.cpu() for key, value in weights.items()}
     return bytes(safetensors.torch.save(weights, {"trialgrid": json.dumps(about)}))
 
 

@@ -17,7 +17,7 @@ from job.data.pack import Passport
 from job.layout import read_row, trial_work
 from job.storage import Folder
 from job.training.display import clock
-from job.training.fit import count_steps, evaluate, new_state, train_epoch
+from job.training.fit import count_steps, evaluate, new_state, stepper, train_epoch
 from job.training.model import Machine, build_model, choose_machine
 from job.trial import Trial, trajectories
 
@@ -88,7 +88,8 @@ def measure(sweep: Folder, trial: Trial, passport: Passport) -> Pace:
             began = time.perf_counter()
         return done >= WARM_UP_STEPS + MEASURED_STEPS
 
-    while train_epoch(trial, state, batches, machine, should_stop):
+    advance = stepper(trial, state, batches, machine, lambda text: None)
+    while train_epoch(trial, state, batches, advance, should_stop):
         state.epoch, state.step = state.epoch + 1, 0
     finish(machine)
     step_seconds = (time.perf_counter() - began) / MEASURED_STEPS

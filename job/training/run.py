@@ -75,13 +75,14 @@ def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: D
         records = Records(trial, passport, outbox, lease, machine, display, stop, batches)
         records.begin(state)
         pending = pass_through(sweep, trials[:-1], trial, state, records)
-        for epoch in fit(trial, state, batches, machine, records.tick):
+        for epoch in fit(trial, state, batches, machine, records.tick, display.say):
             display.epoch(trial, epoch)
             # Their rows come before the checkpoint of the next epoch, so a resume never stands beyond one without.
             records.epoch(state)
             pending = pass_through(sweep, pending, trial, state, records)
         if stop.is_set() or lease.taken_over.is_set():
             records.save_and_stop(state)
+        records.last_checkpoint(state)
         row = publish(sweep, trial, state, records, lease)
         display.end()
         display.row(row, already=False)
