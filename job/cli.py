@@ -43,7 +43,9 @@ def picture_options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 @add_options(app, PictureOptions)
-def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False, **values: Any) -> None:
+def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False,
+          workers: Annotated[int, typer.Option(min=0, max=64, help="Processes that share the trials; 0: one a GPU. More of them "
+                                               "share a GPU, or the cores.")] = 0, **values: Any) -> None:
     """Do everything here: pack, trials, gather.
 
     Makes the pack if it is missing and trains every trial of the grid that has no row yet. Several machines may run it on
@@ -65,8 +67,13 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
         check_unchanged(folder, trials, passport.pack_hash)
         # Torch takes seconds to come; what is wrong before it is said at once.
         from job.training.sweep import run_sweep
+        from job.training.workers import gpus, run_workers
 
-        failures = run_sweep(folder, trials, passport, show, independent)
+        workers = min(workers or len(gpus()), len(trials))
+        if workers > 1:
+            failures = run_workers(folder, trials, passport, show, independent, workers)
+        else:
+            failures = run_sweep(folder, trials, passport, show, independent)
     print_summary(sweep)
     if failures:
         raise type(failures[0])(f"{len(failures)} of {len(trials)} trials failed; the first: {failures[0]}")

@@ -87,7 +87,8 @@ def cpu_has_bf16() -> bool:
 
 def processor_name() -> str:
     """The CPU's model and the number of threads that torch uses."""
-    return f"{cpu_facts().get('model name') or platform.machine()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{cpu_facts().get('model name') or platform.machine()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def build_model(trial: Trial, num_classes: int, weights: dict[str, Tensor] | None, machine: Machine) -> nn.Module:

@@ -11,6 +11,7 @@ from types import FrameType
 from job.attempt import Busy
 from job.data.pack import Passport
 from job.errors import AccessDenied, JobError, Stopped, TakenOver, TryAgain
+from job.layout import read_row
 from job.storage import Folder
 from job.training.display import Display
 from job.training.run import finished_row, run_trial
@@ -46,20 +47,36 @@ def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
     end, so that several machines may share one sweep.
     """
     failures: dict[str, JobError] = {}
+    failed_before = {trial.trial for trial in trials if failure_of_row(sweep, trial)}
     for trial in trials:
         if row := finished_row(sweep, trial, passport):
             display.row(row, already=True)
+
+    def is_left(trial: Trial) -> bool:
+        if trial.trial not in failures and trial.trial not in failed_before and (error := failure_of_row(sweep, trial)):
+            # Another process has just tried it in vain.
+            failures[trial.trial] = error
+        return trial.trial not in failures and not finished_row(sweep, trial, passport)
+
     with stop_signals() as stop:
         wait = False
-        while rest := [trial for trial in trials if trial.trial not in failures and not finished_row(sweep, trial, passport)]:
+        while rest := [trial for trial in trials if is_left(trial)]:
             groups = [[trial] for trial in rest] if independent else trajectories(rest)
             wait = wait or len(groups) == 1
-            busy = [group for group in groups if not run_group(sweep, group, passport, display, stop, wait, failures)]
+            # Asked again, because another process may have ended one meanwhile.
+            busy = [group for group in groups
+                    if is_left(group[-1]) and not run_group(sweep, group, passport, display, stop, wait, failures)]
             # Where others are at work on all that is left, wait for them.
             wait = len(busy) == len(groups)
         if stop.is_set():
             raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
     return list(failures.values())
+
+
+def failure_of_row(sweep: Folder, trial: Trial) -> JobError | None:
+    """Why a trial failed, where its row says that it did."""
+    row = read_row(sweep, trial.trial)
+    return JobError(row.cause) if row and row.status == "failed" else None
 
 
 def run_group(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event, wait: bool,

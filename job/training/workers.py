@@ -1,0 +1,110 @@
+"""The trials of a sweep by several processes of this machine: one a GPU, or as many as are asked for.
+
+They share the sweep as several machines would, by the leases in its folder; a worker that dies is replaced by the others.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+
+from job.data.pack import Passport
+from job.data.shards import num_cores
+from job.errors import JobError, Stopped, TryAgain
+from job.layout import read_row
+from job.storage import Folder, open_folder
+from job.training.display import Display
+from job.trial import Trial
+
+POLL_SECONDS = 0.2
+
+
+def gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that this process may use; none where TRIALGRID_DEVICE is cpu."""
+    import torch
+
+    if os.environ.get("TRIALGRID_DEVICE") == "cpu":
+        return []
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, independent: bool,
+                num_workers: int) -> list[JobError]:
+    """`run_sweep` by this many processes; where there are several GPUs each worker has one, else they share GPU or cores."""
+    from job.training.sweep import stop_signals
+
+    devices = gpus()
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    display.say(f"{num_workers} workers on {len(devices) or num_cores()} {'GPUs' if devices else 'cores'}")
+    with stop_signals() as stop:
+        for number in range(num_workers):
+            own = ({"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices
+                   else {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers))})
+            receiver, sender = context.Pipe(duplex=False)
+            # Each begins with another trial, where that is possible.
+            rotated = [*trials[number:], *trials[:number]]
+            process = context.Process(target=work, args=(sender, own, sweep.uri, rotated, passport, independent))
+            process.start()
+            sender.close()
+            pipes.append(receiver)
+            processes.append(process)
+        told = False
+        while any(process.is_alive() for process in processes):
+            if stop.wait(POLL_SECONDS) and not told:
+                told = True
+                for process in processes:
+                    process.terminate()
+            if told:
+                for process in processes:
+                    process.join(POLL_SECONDS)
+    found = [outcome for pipe in pipes for outcome in received(pipe)]
+    if stop.is_set():
+        raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
+    for outcome in found:
+        if isinstance(outcome, JobError):
+            raise outcome
+    if left := [trial.trial for trial in trials if not read_row(sweep, trial.trial)]:
+        raise TryAgain(f"trial {left[0]} has no row: its worker was killed, perhaps for want of memory; the same command goes on")
+    # A failure is known to each worker; the one that had it knows its kind.
+    failures = sorted((error for outcome in found if isinstance(outcome, list) for error in outcome),
+                      key=lambda error: type(error) is JobError)
+    return list({str(error): error for error in reversed(failures)}.values())
+
+
+def received(pipe: Connection) -> list[list[JobError] | JobError]:
+    """What a worker has sent before its end; nothing where it was killed."""
+    try:
+        return [pipe.recv()]
+    except EOFError:
+        return []
+
+
+def work(sender: Connection, own: dict[str, str], uri: str, trials: Sequence[Trial], passport: Passport, independent: bool) -> None:
+    """One worker; sends its trials' failures, or the error that ended it."""
+    os.environ.update(own)
+    # A key that stops the program is for its first process, which then tells the workers.
+    os.setpgrp()
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def stop_with_parent() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    # Torch reads its environment when it is imported.
+    from rich.console import Console
+
+    from job.training.sweep import run_sweep
+
+    with Display(Console(force_terminal=False)) as display:
+        try:
+            sender.send(run_sweep(open_folder(uri), trials, passport, display, independent))
+        except JobError as error:
+            sender.send(type(error)(str(error)))
+            sys.exit(error.exit_code)
