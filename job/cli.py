@@ -66,14 +66,9 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
         show.passport(passport)
         check_unchanged(folder, trials, passport.pack_hash)
         # Torch takes seconds to come; what is wrong before it is said at once.
-        from job.training.sweep import run_sweep
-        from job.training.workers import gpus, run_workers
+        from job.training.workers import run_workers
 
-        workers = min(workers or len(gpus()), len(trials))
-        if workers > 1:
-            failures = run_workers(folder, trials, passport, show, independent, workers)
-        else:
-            failures = run_sweep(folder, trials, passport, show, independent)
+        failures = run_workers(folder, trials, passport, show, independent, workers)
     print_summary(sweep)
     if failures:
         raise type(failures[0])(f"{len(failures)} of {len(trials)} trials failed; the first: {failures[0]}")

@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from job.trial import Trial
 RESIZE_OVER_CROP = 256 / 224
 RESIDENT_SHARE = 0.5
 COPIED_AT_ONCE = 256
+FETCHERS = 8
 # Hashing costs about a second a GB; of larger packs only the sizes are checked.
 VERIFIED_BYTES = 8 << 30
 
@@ -168,8 +170,12 @@ def map_pictures(sweep: Folder, passport: Passport, sizes: Sequence[tuple[int, i
     """pictures_HWC, uint8: views of the memory-mapped shards."""
     pictures: list[Tensor] = []
     verify = sum(int(str(shard["bytes"])) for shard in passport.shards) <= VERIFIED_BYTES
-    for shard in passport.shards:
-        path = local_copy(sweep, str(shard["name"]), int(str(shard["bytes"])), str(shard["sha256"]) if verify else "")
+    # Side by side, because a store sends each at its own pace, and hashing does not hold Python's lock.
+    with ThreadPoolExecutor(FETCHERS) as threads:
+        paths = list(threads.map(
+            lambda shard: local_copy(sweep, str(shard["name"]), int(str(shard["bytes"])), str(shard["sha256"]) if verify else ""),
+            passport.shards))
+    for path, shard in zip(paths, passport.shards, strict=True):
         with safe_open(path, framework="pt") as file:
             pixels = file.get_tensor("pixels")
         counts = sizes[len(pictures):len(pictures) + int(str(shard["num_pictures"]))]

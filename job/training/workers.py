@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from typing import Any
 
 from job.data.pack import Passport
 from job.data.shards import num_cores
@@ -17,7 +19,7 @@ from job.errors import JobError, Stopped, TryAgain
 from job.layout import read_row
 from job.storage import Folder, open_folder
 from job.training.display import Display
-from job.trial import Trial
+from job.trial import Trial, trajectories
 
 POLL_SECONDS = 0.2
 
@@ -34,41 +36,43 @@ def gpus() -> list[str]:
 
 def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, independent: bool,
                 num_workers: int) -> list[JobError]:
-    """`run_sweep` by this many processes; where there are several GPUs each worker has one, else they share GPU or cores."""
-    from job.training.sweep import stop_signals
+    """`run_sweep` by this many processes, 0 for one a GPU; by this process where one is enough.
+
+    Where there are several GPUs each worker has one, else they share the GPU or the cores.
+    """
+    from job.training.run import finished_row
+    from job.training.sweep import run_sweep, stop_signals
 
     devices = gpus()
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
+    rest = [trial for trial in trials if not finished_row(sweep, trial, passport)]
+    groups = [[trial] for trial in rest] if independent else trajectories(rest)
+    num_workers = min(num_workers or len(devices), len(groups))
+    if num_workers <= 1:
+        return run_sweep(sweep, trials, passport, display, independent)
+    # The longest first, so that none is left alone with it at the end.
+    groups.sort(key=lambda group: -group[-1].epochs)
     display.say(f"{num_workers} workers on {len(devices) or num_cores()} {'GPUs' if devices else 'cores'}")
     with stop_signals() as stop:
+        workers = []
         for number in range(num_workers):
             own = ({"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices
                    else {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers))})
-            receiver, sender = context.Pipe(duplex=False)
-            # Each begins with another trial, where that is possible.
-            rotated = [*trials[number:], *trials[:number]]
-            process = context.Process(target=work, args=(sender, own, sweep.uri, rotated, passport, independent))
-            process.start()
-            sender.close()
-            pipes.append(receiver)
-            processes.append(process)
+            order = [trial for group in [*groups[number:], *groups[:number]] for trial in group]
+            workers.append(Worker(own, sweep.uri, order, passport, independent))
         told = False
-        while any(process.is_alive() for process in processes):
-            if stop.wait(POLL_SECONDS) and not told:
+        while any(worker.process.is_alive() for worker in workers):
+            time.sleep(POLL_SECONDS)
+            if stop.is_set() and not told:
                 told = True
-                for process in processes:
-                    process.terminate()
-            if told:
-                for process in processes:
-                    process.join(POLL_SECONDS)
-    found = [outcome for pipe in pipes for outcome in received(pipe)]
-    if stop.is_set():
-        raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
+                for worker in workers:
+                    worker.process.terminate()
+        if stop.is_set():
+            raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
+    found = [outcome for worker in workers for outcome in worker.outcomes()]
     for outcome in found:
         if isinstance(outcome, JobError):
             raise outcome
-    if left := [trial.trial for trial in trials if not read_row(sweep, trial.trial)]:
+    if left := [trial.trial for trial in rest if not read_row(sweep, trial.trial)]:
         raise TryAgain(f"trial {left[0]} has no row: its worker was killed, perhaps for want of memory; the same command goes on")
     # A failure is known to each worker; the one that had it knows its kind.
     failures = sorted((error for outcome in found if isinstance(outcome, list) for error in outcome),
@@ -76,12 +80,22 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
     return list({str(error): error for error in reversed(failures)}.values())
 
 
-def received(pipe: Connection) -> list[list[JobError] | JobError]:
-    """What a worker has sent before its end; nothing where it was killed."""
-    try:
-        return [pipe.recv()]
-    except EOFError:
-        return []
+class Worker:
+    """A process that runs the trials of a sweep, with environment variables of its own."""
+
+    def __init__(self, own: dict[str, str], *what: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=work, args=(sender, own, *what))
+        self.process.start()
+        sender.close()
+
+    def outcomes(self) -> list[list[JobError] | JobError]:
+        """What it has sent before its end: its trials' failures, or the error that ended it; nothing where it was killed."""
+        try:
+            return [self.pipe.recv()]
+        except EOFError:
+            return []
 
 
 def work(sender: Connection, own: dict[str, str], uri: str, trials: Sequence[Trial], passport: Passport, independent: bool) -> None:
