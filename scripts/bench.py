@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -107,15 +106,14 @@ def grid(source: Source, positive: Positive = "",
         lines = [Trial(trial=str(number), lr=lr, epochs=epochs, batch_size=batch_size, weights="none")
                  for number, (lr, epochs) in enumerate(trials, 1)]
         (Path(folder) / "grid.csv").write_text(format_grid(lines))
-        ours = run("sweep", "--images", source, "--positive", positive, "--grid", f"{folder}/grid.csv", sweep)
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        ours, memory = run_measured("sweep", "--images", source, "--positive", positive, "--grid", f"{folder}/grid.csv", sweep)
         rows = [json.loads((sweep / "trials" / trial.trial / "row.json").read_text()) for trial in lines]
         epochs = [line for trial, row in zip(lines, rows, strict=True) if not row["trained_by"]
                   for line in csv.DictReader((sweep / "trials" / trial.trial / "epochs.csv").open(newline=""))]
         our_epoch = statistics.median(float(line["train_seconds"]) + float(line["val_seconds"]) for line in epochs)
         report("grid", who="job sweep", seconds=round(ours, 1), epochs_asked=asked, epochs_trained=len(epochs),
                seconds_an_epoch=round(our_epoch, 2), best_val_acc=round(max(row["best_val_acc"] or 0 for row in rows), 4),
-               precision=rows[0]["precision_used"], memory_GiB=round(memory / 2**20, 2), num_train=rows[0]["num_train"],
+               precision=rows[0]["precision_used"], memory_GiB=round(memory, 2), num_train=rows[0]["num_train"],
                batch_size=batch_size)
         link_split(sweep, Path(source), split)
         for who in filter(None, against.split(",")):
@@ -175,9 +173,9 @@ def growth(counts: Annotated[str, typer.Option(help="Numbers of pictures, with c
         with tempfile.TemporaryDirectory() as folder:
             source, sweep = Path(folder) / "in", Path(folder) / "sweep"
             draw_noise(source, count)
-            preparing, preparing_memory = run_measured("prepare", source, sweep, "--short-side", 37)
+            preparing, preparing_memory = run_measured("prepare", source, sweep, "--short-side", 46)
             training, training_memory = run_measured(
-                "train", sweep, "--trial", 1, "--lr", 0.01, "--epochs", 1, "--batch-size", 128, "--image-size", 32,
+                "train", sweep, "--trial", 1, "--lr", 0.01, "--epochs", 1, "--batch-size", 128, "--image-size", 40,
                 "--weights", "none")
             row = json.loads((sweep / "trials" / "1" / "row.json").read_text())
             report("growth", num_pictures=count, prepare_milliseconds_a_picture=round(1000 * preparing / count, 3),
@@ -189,11 +187,12 @@ def growth(counts: Annotated[str, typer.Option(help="Numbers of pictures, with c
 def run_measured(*command: object) -> tuple[float, float]:
     """Seconds of a `job` command, and the GiB of the largest of its processes."""
     began = time.perf_counter()
-    process = subprocess.Popen([*JOB, *map(str, command)], stdout=subprocess.DEVNULL)
-    _, code, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(code)
-    assert process.returncode == 0, f"job {command[0]} ended with {process.returncode}"
-    return time.perf_counter() - began, usage.ru_maxrss / 2**20
+    # By a small process between, because a new process's peak begins with its parent's size, and torch is large.
+    measure = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+               "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    done = subprocess.run([sys.executable, "-S", "-c", measure, *JOB, *map(str, command)], check=True, stdout=subprocess.PIPE,
+                          text=True)
+    return time.perf_counter() - began, int(done.stdout) / 2**20
 
 
 def draw_noise(target: Path, count: int) -> None:
