@@ -18,6 +18,8 @@ from PIL import Image, ImageDraw
 
 # Tests run side by side, a process a core; each, and what it starts, computes with one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What they claim to the last bit is true of a CPU; tests/test_gpu.py is about the GPU.
+os.environ.setdefault("TRIALGRID_DEVICE", "cpu")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("TRIALGRID_SHARED", ROOT.parent / "shared"))

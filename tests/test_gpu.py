@@ -36,6 +36,13 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, Passport]:
     return sweep, ensure_pack(sweep, str(source), {"short_side": resize_side(40)}, lambda done, total: None)
 
 
+@pytest.fixture(autouse=True)
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests are about the CPU, also where there is a GPU."""
+    monkeypatch.delenv("TRIALGRID_DEVICE")
+    monkeypatch.setattr("torch.backends.cudnn.deterministic", True)
+
+
 def without_resident(batches: Batches) -> Batches:
     return replace(batches, resident_P3=None)
 

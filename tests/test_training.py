@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from job.data.augment import Draws
 from job.data.batches import Batches, load_batches, resize_side
 from job.data.pack import Passport
 from job.data.prepare import ensure_pack
@@ -94,12 +95,15 @@ def test_another_seed_is_another_trial(packed: tuple[Folder, Passport]) -> None:
 def test_every_epoch_sees_every_training_picture_once_in_another_order(packed: tuple[Folder, Passport]) -> None:
     machine, batches, state = begin(packed)
     seen: list[list[int]] = [[]]
-    original = batches.labels
 
     class Spy(Batches):
-        def labels(self, indices: Tensor) -> Tensor:
+        def augmented(self, indices: Tensor, draws: Draws) -> Tensor:
             seen[-1].extend(indices.tolist())
-            return original(indices)
+            return super().augmented(indices, draws)
+
+        def images(self, indices: Tensor) -> Tensor:
+            seen[-1].extend(indices.tolist())
+            return super().images(indices)
 
     spy = Spy(**vars(batches))
     for _ in fit(replace(TRIAL, epochs=2), state, spy, machine, go_on):

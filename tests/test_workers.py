@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ def test_two_workers_share_the_trials_and_a_failure_is_tried_once(shapes: Path, 
 def test_killed_worker_is_replaced_by_another_and_sigterm_reaches_them(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
     grid = make_grid(lr=[0.02, 0.01], epochs=[2, 60])
     process = start_job("sweep", "--images", shapes, "--grid", grid, "--workers", 2, tmp_path / "s")
-    wait_for_line(process, "trial 2  epoch 2/60")
+    wait_for_line(process, "trial 2  epoch 1/60")
+    while not (tmp_path / "s" / "trials" / "2" / "last.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
     os.kill(int(attempts(tmp_path / "s", 2)[0]["process"].split()[-2]), signal.SIGKILL)
     wait_for_line(process, "goes on after epoch")
     wait_for_line(process, "trial 2  epoch ")

@@ -23,7 +23,7 @@ from job.training.model import Machine, set_training, state_copy
 from job.training.stopping import is_better, why_ended
 from job.trial import Trial
 
-# Larger ones are no faster, and take memory.
+# Pictures of 224 pixels that are evaluated at once, and fewer larger ones: more are no faster, and take memory.
 EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
 BLOCK = 64
 
@@ -65,6 +65,8 @@ def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str)
     optimizer: torch.optim.Optimizer
     if trial.optimizer == "adam":
         optimizer = torch.optim.Adam(weights, lr, weight_decay=trial.weight_decay, fused=on_gpu, capturable=on_gpu)
+        # The steps before the graph are meant to run without one.
+        optimizer._warned_capturable_if_run_uncaptured = True
     else:
         optimizer = torch.optim.SGD(weights, lr, trial.momentum, weight_decay=trial.weight_decay, fused=on_gpu)
     zero = torch.zeros((), dtype=torch.float64, device=machine.device)
@@ -147,19 +149,20 @@ def train_epoch(trial: Trial, state: State, batches: Batches, advance: Advance, 
     order_N = indices[torch.randperm(len(indices), generator=generator_for(trial, state.epoch, "order"))]
     num_steps = count_steps(len(order_N), trial.batch_size)
     set_training(state.model, trial)
-    started, begun = time.perf_counter(), state.epoch_seconds
+    started, begun, stopped = time.perf_counter(), state.epoch_seconds, False
     for step, here_N, draws in steps_of(trial, state, batches, order_N):
         if trial.noise or trial.dropout:
             torch.manual_seed(seed_of(trial, state.epoch, step))
         advance(here_N, draws, lr_of(trial, state.epoch, step, num_steps))
         state.step = step + 1
         state.epoch_seconds = begun + time.perf_counter() - started
-        if should_stop(state.step, num_steps):
-            return False
+        stopped = should_stop(state.step, num_steps)
+        if stopped:
+            break
     # Reading the sum waits for the device, so that the clock below covers the work and not only its launch.
     state.loss_sum.item()
     state.epoch_seconds = begun + time.perf_counter() - started
-    return True
+    return not stopped
 
 
 def steps_of(trial: Trial, state: State, batches: Batches, order_N: Tensor) -> Iterator[tuple[int, Tensor, Draws]]:
@@ -229,12 +232,12 @@ def finish_epoch(trial: Trial, state: State, batches: Batches, machine: Machine)
 def evaluate(model: nn.Module, batches: Batches, split: str, machine: Machine) -> Evaluation:
     """Loss and accuracy on the centre crops of a split, which must not be empty."""
     model.eval()
-    logits, labels = [], []
-    for indices in batches.indices[split].split(EVALUATION_BATCH[machine.device.type]):
+    most = EVALUATION_BATCH[machine.device.type]
+    logits, indices = [], batches.indices[split]
+    for here_N in indices.split(max(1, min(most, most * 224**2 // batches.image_size**2))):
         with machine.autocast():
-            logits.append(model(batches.images(indices)).float())
-        labels.append(batches.labels(indices))
-    logits_NK, labels_N = torch.cat(logits).cpu(), torch.cat(labels).cpu()
+            logits.append(model(batches.images(here_N)).float())
+    logits_NK, labels_N = torch.cat(logits).cpu(), batches.labels_N[indices]
     loss = functional.cross_entropy(logits_NK.double(), labels_N).item()
     acc = (logits_NK.argmax(1) == labels_N).double().mean().item()
     return Evaluation(loss, acc, logits_NK, labels_N)

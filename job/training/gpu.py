@@ -14,8 +14,9 @@ from job.data.batches import Batches
 
 # Steps that are launched one by one first: libraries choose and allocate in them, which a graph may not.
 WARM_UP_STEPS = 3
-# The host is never more than twice so many steps ahead, so that a stop comes soon and progress is true.
-STEPS_AHEAD = 64
+# The host is never more than twice so many steps ahead, so that a stop comes soon and progress is true; and fewer where each
+# step's pixels lie on the device until it is done with them.
+STEPS_AHEAD, FED_STEPS_AHEAD = 64, 2
 
 
 class GpuSteps:
@@ -64,17 +65,19 @@ class GpuSteps:
         try:
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(device)):
                 self.step(self.pixels_P3, self.pictures_N12, draws)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            # Also where the memory is enough for the step alone: a graph keeps its own. What ends a capture hides the reason.
+            reason = str(error.__context__ or error).splitlines()[0]
             self.graph_fails = True
-            self.say(f"no CUDA graph can be made of the training step, which is slower without ({str(error).splitlines()[0]})")
+            self.say(f"no CUDA graph can be made of the training step, which is slower without ({reason})")
         else:
             self.graph = graph
+            return
+        torch.cuda.empty_cache()
 
     def keep_pace(self) -> None:
         """Wait, now and then, for what was launched long ago; the device never runs out of work by it."""
         self.num_done += 1
-        if self.num_done % STEPS_AHEAD == 0:
+        if self.num_done % (FED_STEPS_AHEAD if self.batches.resident_P3 is None else STEPS_AHEAD) == 0:
             self.earlier.synchronize()
             self.earlier.record()

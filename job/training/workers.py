@@ -31,6 +31,9 @@ def gpus() -> list[str]:
     if os.environ.get("TRIALGRID_DEVICE") == "cpu":
         return []
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if named.startswith("MIG-"):
+        # A process is shown only the first of several parts of a GPU.
+        return named.split(",")
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
