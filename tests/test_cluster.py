@@ -106,7 +106,8 @@ def test_tensorboard_shows_each_trial_as_one_run_with_its_settings_and_follows_t
         wait_until(lambda: learning_rates() == {0.02, 0.01})
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        # Shown where the test fails.
+        print(process.communicate(timeout=30)[0])
     assert process.returncode == 143
 
 
