@@ -1,4 +1,4 @@
-"""What tells this process from every other, and whether another one still runs."""
+"""The process itself: what tells it from every other, whether another one still runs, and its share of the machine."""
 
 import contextlib
 import ctypes
@@ -70,3 +70,10 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(m_trim_threshold, 2**31 - 1)
         library.mallopt(m_mmap_threshold, 2**30)
+
+
+def num_cores() -> int:
+    """The processor cores that this process may use, and no more than OMP_NUM_THREADS, which a pod sets to its share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(share)) if share.isdecimal() and int(share) else cores

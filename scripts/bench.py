@@ -28,7 +28,7 @@ from bench_steps import measure_steps
 
 from job.data.decode import decode
 from job.data.pack import read_passport
-from job.data.shards import num_cores
+from job.process import num_cores
 from job.storage import open_folder
 from job.training.host import git_commit
 from job.training.model import cpu_facts

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from conftest import ROOT, S3, draw, environment, job, shared
+from conftest import ROOT, S3, draw, environment, job, shared, start_job
 from job.data.pack import Passport, build_pack, read_passport
 from job.data.prepare import ensure_pack
 from job.data.source import read_source
@@ -117,6 +118,22 @@ def test_pack_is_the_same_from_one_process_and_from_many(tmp_path: Path) -> None
         assert len(here) == about["num_pictures"]
         with safe_open(tmp_path / "3" / "pack" / str(about["name"]), framework="np") as file:
             assert file.get_tensor("pixels").size == sum(3 * int(line["height"]) * int(line["width"]) for line in here)
+
+
+def test_killed_decoding_process_is_try_again_and_leaves_no_passport(tmp_path: Path) -> None:
+    for label in ("bar", "disc"):
+        for number in range(50):
+            draw(tmp_path / "in" / label / f"{number}.jpg", label, number)
+    process = start_job("prepare", tmp_path / "in", tmp_path / "s", OMP_NUM_THREADS="2")
+    decoding: list[int] = []
+    while not decoding and process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        decoding = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(decoding[0], signal.SIGKILL)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "a decoding process was killed" in out, out
+    assert not (tmp_path / "s" / "pack" / "passport.json").exists()
+    assert job("prepare", tmp_path / "in", tmp_path / "s").code == 0
 
 
 def test_pack_hash_covers_pictures_labels_split_and_options(shapes: Path, tmp_path: Path) -> None:

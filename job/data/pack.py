@@ -84,9 +84,10 @@ def build_pack(source: Source, folder: Folder, options: PictureOptions, progress
     rejected = [{"picture": item.picture, "reason": "missing"} for item in source.missing]
     total, names = len(source.pictures) + len(source.missing), [item.picture for item in source.pictures]
     progress(0, len(names))
+    pictures, done = iter(source.pictures), 0
     for share in make_shards(source.folder, folder, names, options.short_side):
-        start = made.num_seen
-        for item, outcome in zip(source.pictures[start:start + len(share.outcomes)], share.outcomes, strict=True):
+        for outcome in share.outcomes:
+            item = next(pictures)
             if outcome.place:
                 made.kept.append(item)
                 made.lines.append((*outcome.place[:2], len(made.shards) + outcome.place[2], outcome.sha256))
@@ -94,9 +95,9 @@ def build_pack(source: Source, folder: Folder, options: PictureOptions, progress
                 name = item.picture.encode("utf-8", "backslashreplace").decode()
                 rejected.append({"picture": name, "reason": outcome.reason})
         made.shards += share.shards
-        made.num_seen += len(share.outcomes)
+        done += len(share.outcomes)
         check_rejects(rejected, total, options)
-        progress(made.num_seen, len(names))
+        progress(done, len(names))
     check_rejects(rejected, total, options)
     passport, table = describe(source, options, made, rejected)
     return publish(folder, passport, table)
@@ -104,9 +105,8 @@ def build_pack(source: Source, folder: Folder, options: PictureOptions, progress
 
 @dataclass
 class Made:
-    """A pack that is being made: pictures seen, those kept with (height, width, shard, SHA-256) each, and the shards."""
+    """A pack that is being made: the pictures kept, with (height, width, shard, SHA-256) each, and the shards."""
 
-    num_seen: int = 0
     kept: list[Labelled] = field(default_factory=list)
     lines: list[tuple[int, int, int, str]] = field(default_factory=list)
     shards: list[dict[str, object]] = field(default_factory=list)

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from job.data.decode import Rejected, decode
 from job.errors import MissingInput, TryAgain
 from job.layout import digest
-from job.process import keep_freed_memory
+from job.process import keep_freed_memory, num_cores
 from job.storage import Folder, open_folder
 
 SHARD_BYTES = 64 << 20
@@ -146,10 +146,3 @@ def begin_process() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def num_cores() -> int:
-    """The processor cores that this process may use, and no more than OMP_NUM_THREADS, which a pod sets to its share."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(share)) if share.isdecimal() and int(share) else cores

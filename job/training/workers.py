@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from job.data.pack import Passport
-from job.data.shards import num_cores
 from job.errors import JobError, Stopped, TryAgain
 from job.layout import read_row
+from job.process import num_cores
 from job.storage import Folder, open_folder
 from job.training.display import Display
 from job.trial import Trial, trajectories
