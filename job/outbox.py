@@ -14,10 +14,12 @@ class Outbox:
     Of two writes to one name the newer wins, so what waits is bounded by the number of names. Failures are said once
     through `warn` and tried again; `flush` waits, and raises the last failure when `patience_seconds` have passed.
     `guard` is asked before each write, and raises where there is no right to it (any more, or for the moment).
+    `core_seconds` is what the last write of each name took of a core; waiting for the store takes nothing.
     """
 
     def __init__(self, folder: Folder, warn: Callable[[str], None], guard: Callable[[], None] = lambda: None) -> None:
         self.folder, self.warn, self.guard = folder, warn, guard
+        self.core_seconds: dict[str, float] = {}
         self._waiting: dict[str, bytes] = {}
         self._changed = threading.Condition()
         self._busy = self._closed = False
@@ -55,11 +57,13 @@ class Outbox:
                     self._changed.wait_for(lambda: self._closed, timeout=2.0)
 
     def _send(self, name: str, data: bytes) -> JobError | None:
+        began = time.thread_time()
         try:
             self.guard()
             self.folder.write(name, data)
         except JobError as error:
             return error
+        self.core_seconds[name] = time.thread_time() - began
         return None
 
     def flush(self, patience_seconds: Callable[[], float]) -> None:

@@ -21,7 +21,8 @@ from job.trial import Trial
 # How long finishing waits for storage that does not answer before it gives up with 'try again'.
 STORAGE_PATIENCE_SECONDS = 600.0
 STOP_PATIENCE_SECONDS = 90.0
-# Of the time between two checkpoints: each waits for the device and copies 135 MB of a ResNet18, and an epoch may be shorter.
+# Of the time between two checkpoints: each waits for the device, copies 135 MB of a ResNet18, and takes a core to write them,
+# which a step on a CPU waits for; and an epoch may be shorter.
 MOST_CHECKPOINT_SHARE = 0.02
 
 
@@ -85,7 +86,8 @@ class Records:
         self.put(file_name(state.epoch), epoch_events(state.history[-1]))
         self.put("epochs.csv", epochs_to_csv(state.history).encode())
         # The first epoch's at once; later ones as often as they take no more than this share of the time.
-        if self.checkpoint_seconds <= MOST_CHECKPOINT_SHARE * (time.monotonic() - self.checkpointed_at):
+        writing_seconds = self.outbox.core_seconds.get(trial_file(self.trial.trial, "last.pt"), 0.0)
+        if self.checkpoint_seconds + writing_seconds <= MOST_CHECKPOINT_SHARE * (time.monotonic() - self.checkpointed_at):
             self.checkpoint(state)
         self.lease.progress(state.epoch, 0, self.num_steps)
         self.lease.beat_soon()
