@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,45 +90,105 @@ def peers_python() -> Path:
     return python
 
 
+@dataclass
+class Sweep:
+    """What a trainer made of some trials: its command's seconds, each epoch's with its validation, and what is reported."""
+
+    seconds: float
+    epoch_seconds: list[float]
+    best_val_acc: float
+    memory_GiB: float
+
+    def figures(self) -> dict[str, float]:
+        """As reported."""
+        return {"seconds": round(self.seconds, 1), "epochs_trained": len(self.epoch_seconds),
+                "seconds_an_epoch": round(median_epoch(self), 2), "best_val_acc": round(self.best_val_acc, 4),
+                "memory_GiB": round(self.memory_GiB, 2)}
+
+
+def our_sweep(source: str, positive: str, trials: list[tuple[float, int]], batch_size: int, sweep: Path) -> Sweep:
+    """The trials by `job sweep` in a new folder, pack and workbook included, as a user would."""
+    sweep.mkdir()
+    lines = [Trial(trial=str(number), lr=lr, epochs=epochs, batch_size=batch_size, weights="none")
+             for number, (lr, epochs) in enumerate(trials, 1)]
+    (sweep / "wanted.csv").write_text(format_grid(lines))
+    seconds, memory = run_measured("sweep", "--images", source, "--positive", positive, "--grid", sweep / "wanted.csv", sweep)
+    rows = [json.loads((sweep / "trials" / trial.trial / "row.json").read_text()) for trial in lines]
+    epochs = [line for trial, row in zip(lines, rows, strict=True) if not row["trained_by"]
+              for line in csv.DictReader((sweep / "trials" / trial.trial / "epochs.csv").open(newline=""))]
+    return Sweep(seconds, [float(line["train_seconds"]) + float(line["val_seconds"]) for line in epochs],
+                 max(row["best_val_acc"] or 0 for row in rows), memory)
+
+
+def their_sweep(who: str, split: Path, trials: list[tuple[float, int]], batch_size: int) -> Sweep:
+    """The trials by another trainer, each on its own, on folders of pictures."""
+    python = sys.executable if who == "study" else peers_python()
+    command = [str(python), str(ROOT / "scripts" / "trainers.py"), who, str(split), "--batch-size", str(batch_size)]
+    began = time.perf_counter()
+    done = subprocess.run([*command, *(f"{lr},{epochs}" for lr, epochs in trials)], check=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True)
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return Sweep(time.perf_counter() - began, found["epoch_seconds"], found["best_val_acc"], found["memory_GiB"])
+
+
+Against = Annotated[str, typer.Option(help="Whom: some of study, lightning, timm, fastai, with commas.")]
+BatchSize = Annotated[int, typer.Option(help="The study's was 4.", min=2)]
+
+
 @app.command()
 def grid(source: Source, positive: Positive = "",
          divide: Annotated[int, typer.Option(help="Divide the study's epochs by this, rounding up.", min=1)] = 1,
-         batch_size: Annotated[int, typer.Option(help="The study's was 4.", min=2)] = 4,
-         against: Annotated[str, typer.Option(help="Whom: some of study, lightning, timm, fastai, with commas.")] = "study",
-         ) -> None:
+         batch_size: BatchSize = 4, against: Against = "study") -> None:
     """The study's eight-trial grid, end to end, against other trainers, which run each trial on its own.
 
-    All at 224 pixels from random weights, on the same split; ours prepares, trains and gathers, as a user would.
+    All at 224 pixels from random weights, on the same split; ours prepares, trains and gathers, as a user would. It runs
+    before and after the others, and counts with its mean, so that a machine that slows down favours none.
     """
     trials = [(lr, -(-epochs // divide)) for lr, epochs in STUDY]
     asked = sum(epochs for _, epochs in trials)
     with tempfile.TemporaryDirectory() as folder:
-        sweep, split = Path(folder) / "sweep", Path(folder) / "split"
-        lines = [Trial(trial=str(number), lr=lr, epochs=epochs, batch_size=batch_size, weights="none")
-                 for number, (lr, epochs) in enumerate(trials, 1)]
-        (Path(folder) / "grid.csv").write_text(format_grid(lines))
-        ours, memory = run_measured("sweep", "--images", source, "--positive", positive, "--grid", f"{folder}/grid.csv", sweep)
-        rows = [json.loads((sweep / "trials" / trial.trial / "row.json").read_text()) for trial in lines]
-        epochs = [line for trial, row in zip(lines, rows, strict=True) if not row["trained_by"]
-                  for line in csv.DictReader((sweep / "trials" / trial.trial / "epochs.csv").open(newline=""))]
-        our_epoch = statistics.median(float(line["train_seconds"]) + float(line["val_seconds"]) for line in epochs)
-        report("grid", who="job sweep", seconds=round(ours, 1), epochs_asked=asked, epochs_trained=len(epochs),
-               seconds_an_epoch=round(our_epoch, 2), best_val_acc=round(max(row["best_val_acc"] or 0 for row in rows), 4),
-               precision=rows[0]["precision_used"], memory_GiB=round(memory, 2), num_train=rows[0]["num_train"],
-               batch_size=batch_size)
-        link_split(sweep, Path(source), split)
+        ours, theirs = [], {}
+
+        def turn(name: str) -> None:
+            ours.append(our_sweep(source, positive, trials, batch_size, Path(folder) / name))
+            report("grid", who="job sweep", **ours[-1].figures(), epochs_asked=asked, batch_size=batch_size)
+
+        turn("before")
+        link_split(Path(folder) / "before", Path(source), Path(folder) / "split")
         for who in filter(None, against.split(",")):
-            python = sys.executable if who == "study" else peers_python()
-            command = [str(python), str(ROOT / "scripts" / "trainers.py"), who, str(split), "--batch-size", str(batch_size)]
-            began = time.perf_counter()
-            done = subprocess.run([*command, *(f"{lr},{epochs}" for lr, epochs in trials)], check=True, stdout=subprocess.PIPE,
-                                  stderr=subprocess.DEVNULL, text=True)
-            theirs, found = time.perf_counter() - began, json.loads(done.stdout.strip().splitlines()[-1])
-            epoch = statistics.median(found["epoch_seconds"])
-            report("grid", who=who, seconds=round(theirs, 1), epochs_trained=len(found["epoch_seconds"]),
-                   seconds_an_epoch=round(epoch, 2), best_val_acc=round(found["best_val_acc"], 4),
-                   memory_GiB=round(found["memory_GiB"], 2), times_slower=round(theirs / ours, 2),
-                   times_slower_an_epoch=round(epoch / our_epoch, 2))
+            theirs[who] = their_sweep(who, Path(folder) / "split", trials, batch_size)
+            report("grid", who=who, **theirs[who].figures())
+        turn("after")
+        for who, found in theirs.items():
+            report("grid", who=who, times_slower=round(found.seconds / statistics.mean(our.seconds for our in ours), 2),
+                   times_slower_an_epoch=round(median_epoch(found) / statistics.mean(map(median_epoch, ours)), 2))
+
+
+@app.command()
+def epochs(source: Source, positive: Positive = "", num: Annotated[int, typer.Option(help="Epochs a turn.", min=2)] = 5,
+           rounds: Annotated[int, typer.Option(help="Turns of each; medians are told.", min=1)] = 3,
+           batch_size: BatchSize = 4, against: Against = "study,lightning,timm,fastai") -> None:
+    """An epoch of one trial, with its validation, against other trainers, in turns: the median of each round's ratio."""
+    with tempfile.TemporaryDirectory() as folder:
+        split, names = Path(folder) / "split", list(filter(None, against.split(",")))
+        seconds: dict[str, list[float]] = {who: [] for who in ("job sweep", *names)}
+        for number in range(rounds):
+            sweep = Path(folder) / str(number)
+            seconds["job sweep"].append(median_epoch(our_sweep(source, positive, [(0.01, num)], batch_size, sweep)))
+            if number == 0:
+                link_split(sweep, Path(source), split)
+            for who in names:
+                seconds[who].append(median_epoch(their_sweep(who, split, [(0.01, num)], batch_size)))
+        for who, found in seconds.items():
+            ratios = [theirs / ours for theirs, ours in zip(found, seconds["job sweep"], strict=True)]
+            report("epochs", who=who, seconds_an_epoch=round(statistics.median(found), 2), rounds=rounds,
+                   times_slower=round(statistics.median(ratios), 2), least=round(min(ratios), 2), most=round(max(ratios), 2),
+                   batch_size=batch_size)
+
+
+def median_epoch(found: Sweep) -> float:
+    """Of the epochs after the command's first, which warms up."""
+    return statistics.median(found.epoch_seconds[1:])
 
 
 @app.command()
