@@ -92,18 +92,18 @@ def peers_python() -> Path:
 
 @dataclass
 class Sweep:
-    """What a trainer made of some trials: its command's seconds, each epoch's with its validation, and what is reported."""
+    """What a trainer made of some trials: its command's seconds, each epoch's with its validation, each trial's best accuracy."""
 
     seconds: float
     epoch_seconds: list[float]
-    best_val_acc: float
+    best_val_accs: list[float]
     memory_GiB: float
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """As reported."""
         return {"seconds": round(self.seconds, 1), "epochs_trained": len(self.epoch_seconds),
-                "seconds_an_epoch": round(median_epoch(self), 2), "best_val_acc": round(self.best_val_acc, 4),
-                "memory_GiB": round(self.memory_GiB, 2)}
+                "seconds_an_epoch": round(median_epoch(self), 2), "best_val_acc": round(max(self.best_val_accs), 4),
+                "best_val_accs": [round(found, 4) for found in self.best_val_accs], "memory_GiB": round(self.memory_GiB, 2)}
 
 
 def our_sweep(source: str, positive: str, trials: list[tuple[float, int]], batch_size: int, sweep: Path) -> Sweep:
@@ -117,7 +117,7 @@ def our_sweep(source: str, positive: str, trials: list[tuple[float, int]], batch
     epochs = [line for trial, row in zip(lines, rows, strict=True) if not row["trained_by"]
               for line in csv.DictReader((sweep / "trials" / trial.trial / "epochs.csv").open(newline=""))]
     return Sweep(seconds, [float(line["train_seconds"]) + float(line["val_seconds"]) for line in epochs],
-                 max(row["best_val_acc"] or 0 for row in rows), memory)
+                 [row["best_val_acc"] or 0 for row in rows], memory)
 
 
 def their_sweep(who: str, split: Path, trials: list[tuple[float, int]], batch_size: int) -> Sweep:
@@ -128,7 +128,7 @@ def their_sweep(who: str, split: Path, trials: list[tuple[float, int]], batch_si
     done = subprocess.run([*command, *(f"{lr},{epochs}" for lr, epochs in trials)], check=True, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, text=True)
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    return Sweep(time.perf_counter() - began, found["epoch_seconds"], found["best_val_acc"], found["memory_GiB"])
+    return Sweep(time.perf_counter() - began, found["epoch_seconds"], found["best_val_accs"], found["memory_GiB"])
 
 
 Against = Annotated[str, typer.Option(help="Whom: some of study, lightning, timm, fastai, with commas.")]

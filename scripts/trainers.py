@@ -198,7 +198,7 @@ def main() -> None:
         clocks.append(trainers[given.who](given.folder, float(lr), int(epochs), given.batch_size))
     print(json.dumps({
         "seconds": time.perf_counter() - begun, "epoch_seconds": [s for clock in clocks for s in clock.seconds],
-        "best_val_acc": max(a for clock in clocks for a in clock.accuracies),
+        "best_val_accs": [max(clock.accuracies) for clock in clocks],
         "memory_GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
 
 
