@@ -1,31 +1,40 @@
 """The loop, the checkpoint, the weights and the events: exact, seeded, and as torch defines them."""
 
+import contextlib
 import copy
 import io
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from job.attempt import claim, held
 from job.data.augment import Draws
 from job.data.batches import Batches, load_batches, resize_side
 from job.data.pack import Passport
 from job.data.prepare import ensure_pack
 from job.errors import BadConfig, BadData, MissingInput
+from job.layout import trial_work
+from job.outbox import Outbox
 from job.record import Epoch, Row
-from job.storage import Folder, open_folder
+from job.storage import Folder, LocalFolder, open_folder
 from job.training.checkpoint import read_checkpoint, restore, state_to_bytes
 from job.training.convolution import SmallMapConv2d, speed_up_convolutions
+from job.training.display import Display
 from job.training.evaluate import confusion_matrix, figures_on_test
 from job.training.events import end_events, epoch_events, file_name, start_events
 from job.training.fit import Evaluation, State, evaluate, fit, lr_of, new_state
 from job.training.model import Machine, build_model, choose_machine, cpu_has_bf16, imagenet_weights, parse_weights
+from job.training.records import Records
 from job.training.stopping import is_better
 from job.trial import Trial
 
@@ -300,3 +309,32 @@ def test_small_maps_gradients_are_those_of_torchs_convolution(size: int, stride:
         torch.testing.assert_close(same, exact, rtol=1e-4, atol=1e-4)
         # bfloat16 has 8 bits of mantissa.
         torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02 * float(exact.abs().max()))
+
+
+def test_checkpoint_whose_writing_takes_a_core_long_waits_its_turn_and_the_last_does_not(
+        packed: tuple[Folder, Passport], tmp_path: Path) -> None:
+    class Laborious(LocalFolder):
+        written = 0
+
+        def write(self, name: str, data: bytes) -> None:
+            if name.endswith("last.pt"):
+                self.written += 1
+                until = time.thread_time() + 0.3
+                while time.thread_time() < until:
+                    pass
+            super().write(name, data)
+
+    trial, folder = replace(TRIAL, model="mlp", epochs=4), Laborious(str(tmp_path))
+    machine, batches, state = begin(packed, trial)
+    lease = claim(folder, trial_work(trial.trial), lambda: None, print)
+    assert lease
+    with held(lease), contextlib.closing(Outbox(folder, print, lease.guard)) as outbox, Display(Console(quiet=True)) as display:
+        records = Records(trial, packed[1], outbox, lease, machine, display, threading.Event(), batches)
+        records.begin(state)
+        for _ in fit(trial, state, batches, machine, go_on):
+            records.epoch(state)
+            outbox.flush(lambda: 30)
+        assert folder.written == 1 and records.checkpointed == (1, 0)
+        records.last_checkpoint(state)
+        outbox.flush(lambda: 30)
+    assert folder.written == 2 and records.checkpointed == (4, 0)
