@@ -226,7 +226,10 @@ class Watch:
 def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callable[[str], None], *, wait: bool = True,
           pause: Callable[[float], None] = time.sleep, settings: dict[str, Any] | None = None,
           pack_hash: str = "", shorter: Sequence[str] = ()) -> Lease | None:
-    """The lease of a piece of work; None where it is finished, by another process in the meantime.
+    """The lease of a piece of work; None where `finished` says that nothing is left of it.
+
+    That is asked after the look at the last attempt and before the claim to be the next, so what the attempts before have
+    left behind is seen whole: no two processes do the same work because one of them looked too early.
 
     While another process is at work this one waits, by `pause`, or with wait=False raises Busy. Raises BadConfig where the
     storage does not know conditional writes.
@@ -234,10 +237,10 @@ def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callab
     watch, waits, races = Watch(), False, 0
     while True:
         try:
-            if finished():
-                return None
             number = num_attempts(folder, work)
             last = read_attempt(folder, work, number) if number else None
+            if finished():
+                return None
         except TryAgain:
             # Who waits already can wait for the storage too.
             if not waits:

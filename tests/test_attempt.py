@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -85,6 +85,22 @@ def test_process_that_is_gone_is_known_by_more_than_its_number() -> None:
     assert is_gone(name)
     # The first process of another container, or of another machine: who knows.
     assert not is_gone(f"{boot} pid:[1] 1 1") and not is_gone(f"elsewhere {namespace} {pid} 1") and not is_gone("")
+
+
+def test_claim_sees_what_an_attempt_left_behind_that_ends_just_before_it(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked before the look at the attempts, `finished` would be true too late, and the work done twice."""
+    other, rows = take(folder), list[str]()
+    look = folder.names
+
+    def names(prefix: str) -> Iterator[str]:
+        if not rows:
+            rows.append("row")
+            other.end("done")
+        return look(prefix)
+
+    monkeypatch.setattr(folder, "names", names)
+    assert claim(folder, "trials/1", lambda: bool(rows), print) is None
+    assert attempt.num_attempts(folder, "trials/1") == 1
 
 
 def test_silent_attempt_of_another_host_is_replaced_and_notices_and_writes_no_more(folder: Folder, quick: None) -> None:
@@ -246,6 +262,25 @@ def test_two_processes_on_one_trial_leave_one_row_and_the_second_waits(shapes: P
     assert len(trained) == len(waited) == 1 and "already done" in waited[0]
     keys = [item["Key"] for item in s3.client().list_objects_v2(Bucket="bucket", Prefix="two/trials/1/attempts/")["Contents"]]
     assert keys == ["two/trials/1/attempts/0001.json"]
+
+
+def test_trial_that_fails_while_another_process_waits_is_not_tried_by_that_one(shapes: Path, make_grid: Grid,
+                                                                               tmp_path: Path) -> None:
+    sweep, weights = tmp_path / "s", tmp_path / "weights.pt"
+    assert job("prepare", shapes, sweep, "--grid", make_grid(lr=[0.02], epochs=[1], weights=[weights])).code == 0
+    # Whoever reads from it waits until it is written to.
+    os.mkfifo(weights)
+    both = [start_job("train", sweep, "--trial", "1") for _ in range(2)]
+    with weights.open("wb") as file:
+        # Open at both ends now, so one of them holds the trial.
+        holder = json.loads((sweep / "trials" / "1" / "attempts" / "0001.json").read_text())["process"]
+        trying, waiting = sorted(both, key=lambda process: process_id(process.pid) != holder)
+        wait_for_line(waiting, "is at work on it")
+        file.write(b"these are no weights")
+    outs = [process.communicate(timeout=100)[0] for process in (trying, waiting)]
+    assert trying.returncode == 65 and waiting.returncode and all("not a state dict" in out for out in outs), outs
+    assert [path.name for path in (sweep / "trials" / "1" / "attempts").iterdir()] == ["0001.json"]
+    assert not list((sweep / "trials" / "1").glob("failed-*"))
 
 
 def test_process_that_was_frozen_gives_way_to_the_one_that_took_over(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:

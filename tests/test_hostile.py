@@ -308,5 +308,5 @@ def test_keys_that_may_not_write_fail_before_training(sweep: Path, monkeypatch: 
     trial = parse_grid((sweep / "grid.csv").read_text())[0]
     began = time.monotonic()
     with pytest.raises(AccessDenied), Display(Console(quiet=True)) as display:
-        run_trial(folder, [trial], passport, display, threading.Event())
+        run_trial(folder, [trial], passport, display, threading.Event(), {})
     assert time.monotonic() - began < 60

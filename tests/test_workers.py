@@ -35,6 +35,14 @@ def test_two_workers_share_the_trials_and_a_failure_is_tried_once(shapes: Path, 
     assert [len(attempts(tmp_path / "s", trial)) for trial in (1, 2, 3, 4)] == [1, 1, 1, 1]
 
 
+def test_trials_that_had_failed_before_are_tried_once_more_by_one_worker(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
+    grid = make_grid(lr=[0.02, 0.01], epochs=[1, 1], weights=["gone.pt", "lost.pt"])
+    for tries in (1, 2):
+        done = job("sweep", "--images", shapes, "--grid", grid, "--workers", 2, tmp_path / "s")
+        assert done.code == 66 and "2 of 2 trials failed" in done.err and "2 workers on" in done.out, done.err
+        assert [len(attempts(tmp_path / "s", trial)) for trial in (1, 2)] == [tries, tries], done.out
+
+
 def test_killed_worker_is_replaced_by_another_and_sigterm_reaches_them(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
     grid = make_grid(lr=[0.02, 0.01], epochs=[2, 60])
     process = start_job("sweep", "--images", shapes, "--grid", grid, "--workers", 2, tmp_path / "s")

@@ -6,7 +6,7 @@ import functools
 import io
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import torch
@@ -32,13 +32,14 @@ from job.unchanged import check_same
 
 
 def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
-              wait: bool = True) -> Row:
-    """Train the last of these trials and write its row; answers the row that stands in the folder at the end.
+              failed_before: Mapping[str, Row], wait: bool = True) -> Row | None:
+    """Train the last of these trials and write its row; answers the row of a trial that is done or diverged in the end.
 
     trials: one trial, or a trajectory, the shortest first: each shorter one gets its row as the last passes through it.
-    The order of resuming: row exists -> done; last checkpoint -> resume; initial weights -> start. A failed row is set
-    aside and the trial tried again. While another process trains it this one waits, or raises Busy. Raises Stopped once
-    `stop` is set, with the state saved.
+    failed_before: the `failed_rows` that stood there when the command began. These are set aside and their trials tried
+    again; where another process has failed since, nothing is tried, and the answer is None.
+    The order of resuming: row exists -> done; last checkpoint -> resume; initial weights -> start. While another process
+    trains the trial this one waits, or raises Busy. Raises Stopped once `stop` is set, with the state saved.
     """
     trial = trials[-1]
 
@@ -46,12 +47,15 @@ def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
         if stop.wait(seconds):
             raise Stopped(f"stopped by a signal while another process was at work on trial {trial.trial}")
 
+    def finished() -> bool:
+        return bool(finished_row(sweep, trial, passport) or failure_since(sweep, trial, failed_before))
+
     row = finished_row(sweep, trial, passport)
     lease = None if row else claim(
-        sweep, trial_work(trial.trial), functools.partial(finished_row, sweep, trial, passport), display.say, wait=wait,
+        sweep, trial_work(trial.trial), finished, display.say, wait=wait,
         pause=pause, settings=asdict(trial), pack_hash=passport.pack_hash, shorter=[shorter.trial for shorter in trials[:-1]])
     with held(lease) if lease else contextlib.nullcontext():
-        # Another process may have ended the trial during the wait, or between the last look and the claim.
+        # Another process may have ended the trial during the wait; one that fell silent, even after the claim.
         row = row or finished_row(sweep, trial, passport)
         if lease and not row:
             set_failed_aside(sweep, trial, lease)
@@ -59,8 +63,8 @@ def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
                 lease.check_deaths()
                 check_recall(trial, passport)
                 return train(sweep, trials, passport, display, stop, lease)
-    assert row, "the row that ended the wait is gone"
-    display.row(row, already=True)
+    if row:
+        display.row(row, already=True)
     return row
 
 
@@ -171,6 +175,18 @@ def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
     where = join(sweep.uri, trial_file(trial.trial, "row.json"))
     check_same(where, row.settings, row.pack_hash, trial, passport.pack_hash)
     return row
+
+
+def failed_rows(sweep: Folder, trials: Sequence[Trial]) -> dict[str, Row]:
+    """The rows of those trials that have failed, by the trial's name."""
+    rows = {trial.trial: read_row(sweep, trial.trial) for trial in trials}
+    return {name: row for name, row in rows.items() if row and row.status == "failed"}
+
+
+def failure_since(sweep: Folder, trial: Trial, failed_before: Mapping[str, Row]) -> JobError | None:
+    """Why a trial has failed, where its row says so and is another than the one before."""
+    row = failed_rows(sweep, [trial]).get(trial.trial)
+    return JobError(row.cause) if row and row != failed_before.get(trial.trial) else None
 
 
 def set_failed_aside(sweep: Folder, trial: Trial, lease: Lease) -> None:

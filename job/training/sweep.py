@@ -5,16 +5,16 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
 from job.attempt import Busy
 from job.data.pack import Passport
 from job.errors import AccessDenied, JobError, Stopped, TakenOver, TryAgain
-from job.layout import read_row
+from job.record import Row
 from job.storage import Folder
 from job.training.display import Display
-from job.training.run import finished_row, run_trial
+from job.training.run import failed_rows, failure_since, finished_row, run_trial
 from job.trial import Trial, trajectories
 
 
@@ -40,20 +40,21 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display,
-              independent: bool = False) -> list[JobError]:
+              independent: bool = False, failed_before: Mapping[str, Row] | None = None) -> list[JobError]:
     """Run the trials that have no row yet; answers the failures. Raises Stopped, TryAgain or AccessDenied at once.
 
     Trials of one trajectory are trained together, unless `independent`. What another process is training is left for the
-    end, so that several machines may share one sweep.
+    end, so that several machines may share one sweep. failed_before: the rows of failed trials that are to be tried again;
+    those that stand there now where it is None.
     """
     failures: dict[str, JobError] = {}
-    failed_before = {trial.trial for trial in trials if failure_of_row(sweep, trial)}
+    failed_before = failed_rows(sweep, trials) if failed_before is None else failed_before
     for trial in trials:
         if row := finished_row(sweep, trial, passport):
             display.row(row, already=True)
 
     def is_left(trial: Trial) -> bool:
-        if trial.trial not in failures and trial.trial not in failed_before and (error := failure_of_row(sweep, trial)):
+        if trial.trial not in failures and (error := failure_since(sweep, trial, failed_before)):
             # Another process has just tried it in vain.
             failures[trial.trial] = error
         return trial.trial not in failures and not finished_row(sweep, trial, passport)
@@ -65,7 +66,7 @@ def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
             wait = wait or len(groups) == 1
             # Asked again, because another process may have ended one meanwhile.
             busy = [group for group in groups
-                    if is_left(group[-1]) and not run_group(sweep, group, passport, display, stop, wait, failures)]
+                    if is_left(group[-1]) and not run_group(sweep, group, passport, display, stop, failed_before, wait, failures)]
             # Where others are at work on all that is left, wait for them.
             wait = len(busy) == len(groups)
         if stop.is_set():
@@ -73,20 +74,14 @@ def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
     return list(failures.values())
 
 
-def failure_of_row(sweep: Folder, trial: Trial) -> JobError | None:
-    """Why a trial failed, where its row says that it did."""
-    row = read_row(sweep, trial.trial)
-    return JobError(row.cause) if row and row.status == "failed" else None
-
-
-def run_group(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event, wait: bool,
-              failures: dict[str, JobError]) -> bool:
+def run_group(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
+              failed_before: Mapping[str, Row], wait: bool, failures: dict[str, JobError]) -> bool:
     """Run a trajectory, noting a failure of its longest trial; whether it was tried, and not left to another process."""
     name = trials[-1].trial
     if stop.is_set():
         raise Stopped(f"stopped by a signal before trial {name}; the same command goes on with it")
     try:
-        run_trial(sweep, trials, passport, display, stop, wait)
+        run_trial(sweep, trials, passport, display, stop, failed_before, wait)
     except (Busy, TakenOver) as error:
         display.say(f"{error}; left for the end")
         return False

@@ -17,6 +17,7 @@ from job.data.pack import Passport
 from job.errors import JobError, Stopped, TryAgain
 from job.layout import read_row
 from job.process import num_cores
+from job.record import Row
 from job.storage import Folder, open_folder
 from job.training.display import Display
 from job.trial import Trial, trajectories
@@ -43,7 +44,7 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
 
     Where there are several GPUs each worker has one, else they share the GPU or the cores.
     """
-    from job.training.run import finished_row
+    from job.training.run import failed_rows, finished_row
     from job.training.sweep import run_sweep, stop_signals
 
     devices = gpus()
@@ -54,6 +55,8 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
         return run_sweep(sweep, trials, passport, display, independent)
     # The longest first, so that none is left alone with it at the end.
     groups.sort(key=lambda group: -group[-1].epochs)
+    # Decided here: a worker that starts late would take a failure of this run for one of the last.
+    failed_before = failed_rows(sweep, rest)
     display.say(f"{num_workers} workers on {len(devices) or num_cores()} {'GPUs' if devices else 'cores'}")
     with stop_signals() as stop:
         workers = []
@@ -61,7 +64,7 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
             own = ({"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices
                    else {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers))})
             order = [trial for group in [*groups[number:], *groups[:number]] for trial in group]
-            workers.append(Worker(own, sweep.uri, order, passport, independent))
+            workers.append(Worker(own, sweep.uri, order, passport, independent, failed_before))
         told = False
         while any(worker.process.is_alive() for worker in workers):
             time.sleep(POLL_SECONDS)
@@ -101,7 +104,8 @@ class Worker:
             return []
 
 
-def work(sender: Connection, own: dict[str, str], uri: str, trials: Sequence[Trial], passport: Passport, independent: bool) -> None:
+def work(sender: Connection, own: dict[str, str], uri: str, trials: Sequence[Trial], passport: Passport, independent: bool,
+         failed_before: dict[str, Row]) -> None:
     """One worker; sends its trials' failures, or the error that ended it."""
     os.environ.update(own)
     # A key that stops the program is for its first process, which then tells the workers.
@@ -121,7 +125,7 @@ def work(sender: Connection, own: dict[str, str], uri: str, trials: Sequence[Tri
 
     with Display(Console(force_terminal=False)) as display:
         try:
-            sender.send(run_sweep(open_folder(uri), trials, passport, display, independent))
+            sender.send(run_sweep(open_folder(uri), trials, passport, display, independent, failed_before))
         except JobError as error:
             sender.send(type(error)(str(error)))
             sys.exit(error.exit_code)
