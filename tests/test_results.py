@@ -66,6 +66,7 @@ def test_summary_is_sorted_and_the_best_marked_and_the_missing_named(sweep: Loca
     text = [cell.value for row in sheet.iter_rows() for cell in row if isinstance(cell.value, str)]
     assert any("no row yet: 4" in value for value in text)
     assert sheet.freeze_panes == "C2" and sheet.cell(2, column(sheet, "best_val_acc *")).number_format == "0.0000"
+    assert (sheet.print_title_rows, sheet.print_title_cols) == ("$1:$1", "$A:$B")
     assert all(sheet.column_dimensions[cell.column_letter].width >= len(str(cell.value)) for cell in sheet[1] if cell.value)
 
 

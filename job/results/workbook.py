@@ -34,6 +34,7 @@ FIRST_EPOCH_ROW = 1
 
 NUMBERS = {"figure": "0.0000", "seconds": "#,##0.0", "plain": "General"}
 WIDEST = 44
+PRINT_PERCENT = 70
 
 
 def kind_of(name: str) -> str:
@@ -104,12 +105,19 @@ class Page:
         self.widen(column, f"{value:.4f}" if isinstance(value, float) else "")
 
     def close(self, frozen_rows: int, frozen_columns: int) -> None:
-        """Freeze the header, set the widths, and print the sheet one page wide."""
+        """Freeze the header, set the widths, and print what is frozen on each page, or else the sheet one page wide."""
         self.sheet.freeze_panes(frozen_rows, frozen_columns)
         for column, width in self.widths.items():
             self.sheet.set_column(column, column, width + 2)
         self.sheet.set_landscape()
-        self.sheet.fit_to_pages(1, 0)
+        self.sheet.repeat_rows(0, frozen_rows - 1)
+        if frozen_columns:
+            # There may be so many figures or trials that nobody could read them on one page.
+            self.sheet.repeat_columns(0, frozen_columns - 1)
+            self.sheet.set_print_scale(PRINT_PERCENT)
+            self.sheet.print_across()
+        else:
+            self.sheet.fit_to_pages(1, 0)
 
 
 def workbook_bytes(table: pd.DataFrame, epochs: dict[str, pd.DataFrame], repeats: pd.DataFrame, monitor: str,
@@ -132,7 +140,7 @@ def workbook_bytes(table: pd.DataFrame, epochs: dict[str, pd.DataFrame], repeats
         medians[line["trial"]] = write_trial(pages[line["trial"]], line, epochs[line["trial"]], list(dict.fromkeys(settings)))
     below = write_summary(summary, table, monitor, notes)
     for best in table[table["rank"] == 1]["trial"]:
-        add_charts(summary, pages[best].name, epochs[best], f" of the best trial, {best}", [(below, 0), (below, 8)])
+        add_charts(summary, pages[best].name, epochs[best], f" of the best trial, {best}", [(below, 2), (below + 16, 2)])
     write_condensed(condensed, in_order, pages, medians, epochs)
     book.workbook.close()
     return buffer.getvalue()
@@ -169,7 +177,8 @@ def write_summary(page: Page, table: pd.DataFrame, monitor: str, notes: Sequence
     page.close(1, 2)
     where = f"* sorted by this figure of each trial's best epoch ({monitor}); best_ is that epoch, last_ the last one"
     for number, note in enumerate([where, *notes], len(table) + 2):
-        page.sheet.write_string(number, 0, note)
+        # Beyond the frozen columns, which are printed on every page.
+        page.sheet.write_string(number, 2, note)
     return len(table) + len(notes) + 4
 
 
