@@ -327,7 +327,7 @@ def test_trials_that_start_before_the_pack_share_one_builder_and_a_dead_one_is_r
     builder.wait()
     outs = [process.communicate(timeout=120)[0] for process in trials]
     assert [process.returncode for process in trials] == [0, 0], outs
-    attempts = sorted(path.name for path in (sweep / "pack" / "attempts").iterdir())
+    attempts = sorted(path.name for path in (sweep / "pack" / "attempts").glob("*.json"))
     assert attempts == ["0001.json", "0002.json"]
     assert json.loads((sweep / "pack" / "attempts" / "0002.json").read_text())["state"] == "done"
 

@@ -29,7 +29,7 @@ def files(sweep: Path, trial: str) -> dict[str, Any]:
     row = json.loads((folder / "row.json").read_text())
     found: dict[str, Any] = {"row": {key: value for key, value in row.items() if key not in CLOCKS_AND_HOST}}
     found |= {name: (folder / name).read_bytes() for name in ("best.safetensors", "predictions.csv") if (folder / name).exists()}
-    found["events"] = sorted(path.name for path in (folder / "events").iterdir())
+    found["events"] = sorted(path.name for path in (folder / "events").glob("*.trialgrid"))
     figures = [line.split(",")[:6] for line in (folder / "epochs.csv").read_text().splitlines()]
     return found | {"epochs": figures}
 

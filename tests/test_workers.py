@@ -18,7 +18,8 @@ def row(sweep: Path, trial: int) -> dict[str, Any]:
 
 
 def attempts(sweep: Path, trial: int) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((sweep / "trials" / str(trial) / "attempts").iterdir())]
+    # A process that is killed as it writes leaves a file of another name.
+    return [json.loads(path.read_text()) for path in sorted((sweep / "trials" / str(trial) / "attempts").glob("*.json"))]
 
 
 def processes(sweep: Path, trials: range) -> set[str]:
