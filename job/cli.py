@@ -71,7 +71,8 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
         failures = run_workers(folder, trials, passport, show, independent, workers)
     print_summary(sweep)
     if failures:
-        raise type(failures[0])(f"{len(failures)} of {len(trials)} trials failed; the first: {failures[0]}")
+        first = next(failures[trial.trial] for trial in trials if trial.trial in failures)
+        raise type(first)(f"{len(failures)} of {len(trials)} trials failed; the first: {first}")
 
 
 def print_version(wanted: bool) -> None:
@@ -142,7 +143,7 @@ def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's nam
 
         failures = run_sweep(folder, trials, passport, show)
     if failures:
-        raise failures[0]
+        raise next(iter(failures.values()))
 
 
 def shorter_trial(longest: Trial, text: str) -> tuple[str, Trial]:

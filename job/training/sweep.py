@@ -40,8 +40,8 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display,
-              independent: bool = False, failed_before: Mapping[str, Row] | None = None) -> list[JobError]:
-    """Run the trials that have no row yet; answers the failures. Raises Stopped, TryAgain or AccessDenied at once.
+              independent: bool = False, failed_before: Mapping[str, Row] | None = None) -> dict[str, JobError]:
+    """Run the trials that have no row yet; answers the failures, by trial. Raises Stopped, TryAgain or AccessDenied at once.
 
     Trials of one trajectory are trained together, unless `independent`. What another process is training is left for the
     end, so that several machines may share one sweep. failed_before: the rows of failed trials that are to be tried again;
@@ -71,7 +71,7 @@ def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
             wait = len(busy) == len(groups)
         if stop.is_set():
             raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
-    return list(failures.values())
+    return failures
 
 
 def run_group(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,

@@ -3,6 +3,7 @@
 They share the sweep as several machines would, by the leases in its folder; a worker that dies is replaced by the others.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -39,7 +40,7 @@ def gpus() -> list[str]:
 
 
 def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, independent: bool,
-                num_workers: int) -> list[JobError]:
+                num_workers: int) -> dict[str, JobError]:
     """`run_sweep` by this many processes, 0 for one a GPU; by this process where one is enough.
 
     Where there are several GPUs each worker has one, else they share the GPU or the cores.
@@ -66,7 +67,8 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
             order = [trial for group in [*groups[number:], *groups[:number]] for trial in group]
             workers.append(Worker(own, sweep.uri, order, passport, independent, failed_before))
         told = False
-        while any(worker.process.is_alive() for worker in workers):
+        # Each is asked, not only the first that is.
+        while sum(worker.is_at_work() for worker in workers):
             time.sleep(POLL_SECONDS)
             if stop.is_set() and not told:
                 told = True
@@ -74,16 +76,14 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
                     worker.process.terminate()
         if stop.is_set():
             raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
-    found = [outcome for worker in workers for outcome in worker.outcomes()]
-    for outcome in found:
-        if isinstance(outcome, JobError):
-            raise outcome
+    for worker in workers:
+        if isinstance(worker.outcome, JobError):
+            raise worker.outcome
     if left := [trial.trial for trial in rest if not read_row(sweep, trial.trial)]:
         raise TryAgain(f"trial {left[0]} has no row: its worker was killed, perhaps for want of memory; the same command goes on")
-    # A failure is known to each worker; the one that had it knows its kind.
-    failures = sorted((error for outcome in found if isinstance(outcome, list) for error in outcome),
-                      key=lambda error: type(error) is JobError)
-    return list({str(error): error for error in reversed(failures)}.values())
+    failures = [item for worker in workers if isinstance(worker.outcome, dict) for item in worker.outcome.items()]
+    # A failure is known to each worker; the one that had it knows its kind, and has the last word.
+    return dict(sorted(failures, key=lambda item: type(item[1]) is not JobError))
 
 
 class Worker:
@@ -95,13 +95,17 @@ class Worker:
         self.process = context.Process(target=work, args=(sender, own, *what))
         self.process.start()
         sender.close()
+        # Its trials' failures, or the error that ended it; None until then, and where it was killed.
+        self.outcome: dict[str, JobError] | JobError | None = None
 
-    def outcomes(self) -> list[list[JobError] | JobError]:
-        """What it has sent before its end: its trials' failures, or the error that ended it; nothing where it was killed."""
-        try:
-            return [self.pipe.recv()]
-        except EOFError:
-            return []
+    def is_at_work(self) -> bool:
+        """Whether it goes on; takes what it has sent, because it could not end with more than the pipe holds."""
+        alive = self.process.is_alive()
+        if self.outcome is None and self.pipe.poll():
+            # Where it was killed there is nothing, or half of it.
+            with contextlib.suppress(EOFError, OSError):
+                self.outcome = self.pipe.recv()
+        return alive
 
 
 def work(sender: Connection, own: dict[str, str], uri: str, trials: Sequence[Trial], passport: Passport, independent: bool,
