@@ -1,1 +1,1 @@
-"""trialgrid: pictures + grid -> pack -> trials -> metrics rows -> summary workbook."""
+"""trialgrid: images + grid -> pack -> trials -> metrics rows -> summary workbook."""

@@ -1,6 +1,5 @@
 """Errors that a person can act on, each with the exit code that says whether trying again can help."""
 
-
 class JobError(Exception):
     """What happened, where, and what to do; `exit_code` is what the process answers."""
 
@@ -8,7 +7,7 @@ class JobError(Exception):
 
 
 class BadData(JobError):
-    """The pictures or labels cannot be used as they are."""
+    """The images or labels cannot be used as they are."""
 
     exit_code = 65
 

@@ -1,16 +1,8 @@
 """The process itself: what tells it from every other, whether another one still runs, and its share of the machine."""
 
 import contextlib
-import ctypes
 import os
-import socket
 from pathlib import Path
-
-
-def host_name() -> str:
-    """The Kubernetes node and pod where they are known, else the host's name."""
-    names = [os.environ.get("NODE_NAME"), os.environ.get("POD_NAME")]
-    return "/".join(filter(None, names)) or socket.gethostname()
 
 
 def process_id(pid: int | None = None) -> str:
@@ -57,23 +49,3 @@ def own_process() -> str:
     with contextlib.suppress(OSError, IndexError):
         return process_id()
     return ""
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep memory that is freed, where it is glibc.
-
-    Whoever frees and wants the same large blocks again and again would have their pages mapped and cleared anew each time:
-    1,800 page faults a training step of ResNet18 at batch 4, 3 to 7% of its time (benchmarks.md).
-    """
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(m_trim_threshold, 2**31 - 1)
-        library.mallopt(m_mmap_threshold, 2**30)
-
-
-def num_cores() -> int:
-    """The processor cores that this process may use, and no more than OMP_NUM_THREADS, which a pod sets to its share."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(share)) if share.isdecimal() and int(share) else cores

@@ -1,4 +1,4 @@
-"""What a trial leaves behind: an `Epoch` a pass over the pictures, and one `Row`, written last."""
+"""What a trial leaves behind: an `Epoch` a pass over the images, and one `Row`, written last."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ FIGURES = ("train_loss", "train_acc", "val_loss", "val_acc")
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One pass over the training pictures and the validation after it; accuracies are shares of 1."""
+    """One pass over the training images and the validation after it; accuracies are shares of 1."""
 
     epoch: int
     train_loss: float
@@ -40,7 +40,7 @@ class Row:
     those of the positive class; for more they are means over the classes, and false negatives count every error.
     `trained_by` is the longer trial of the same trajectory that passed through this one, where it was not trained alone; its
     seconds are those up to its own last epoch. Test figures are the best epoch's weights', but for the last_test ones; those
-    at_threshold count a picture as positive from the threshold on that gave the wanted recall on validation, the others from
+    at_threshold count an image as positive from the threshold on that gave the wanted recall on validation, the others from
     0.5 on.
     """
 
@@ -118,7 +118,7 @@ def finite(value: Any) -> Any:
 
 
 def summarise(epochs: Sequence[Epoch], best: Epoch | None) -> dict[str, Any]:
-    """The Row's fields that follow from the epochs: medians, last and best figures, seconds, pictures a second."""
+    """The Row's fields that follow from the epochs: medians, last and best figures, seconds, images a second."""
     found: dict[str, Any] = {"epochs_run": len(epochs), "best_epoch": best.epoch if best else None}
     # An epoch whose loss is not finite has no weights that its accuracy could speak of.
     sound = [epoch for epoch in epochs if not epoch.diverged]

@@ -1,11 +1,8 @@
-"""What a person asks for: a `Trial` (one line of the grid) and `PictureOptions` (how pictures become a pack).
+"""What a person asks for: a `Trial` (one line of the grid) and `ImageOptions` (how images become a pack).
 
 Every default lives here, once; grid columns, options, rows and workbook columns follow from the fields.
 """
 
-import csv
-import difflib
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -13,7 +10,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 LEAST_RESNET_SIZE = 40
-BOOLEANS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 # A trial's name is a folder, a sheet and part of a Kubernetes name.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?")
 MONITORS = {"val_loss": "min", "val_acc": "max", "train_loss": "min", "train_acc": "max"}
@@ -57,10 +53,10 @@ class Trial:
 
     trial: str = option("1", "name: letters, digits, '.', '_', '-'; 40 characters at most")
     lr: float = option(0.01, "learning rate of the first epoch", above=0, most=1e30)
-    epochs: int = option(25, "how many times each training picture is seen", least=1, most=1_000_000)
-    batch_size: int = option(32, "pictures a step", least=1, most=1_000_000)
+    epochs: int = option(25, "how many times each training image is seen", least=1, most=1_000_000)
+    batch_size: int = option(32, "images a step", least=1, most=1_000_000)
     image_size: int = option(224, "height and width of what the net sees, pixels", least=8, most=1024)
-    model: str = option("resnet18", "resnet18, or mlp: a fully connected net on the flattened picture",
+    model: str = option("resnet18", "resnet18, or mlp: a fully connected net on the flattened image",
                         choices=("resnet18", "mlp"))
     weights: str = option("imagenet", "imagenet (torchvision's), none, or the path or URI of a state dict")
     freeze: bool = option(False, "train resnet18's head alone; the rest keeps its weights and statistics")
@@ -81,12 +77,12 @@ class Trial:
     class_weights: str = option("none", "balanced: a class counts in the loss by the inverse of its frequency",
                                 choices=("none", "balanced"))
     label_smoothing: float = option(0.0, "share of each label that is spread over all classes", least=0, most=0.95)
-    crop: float = option(0.08, "smallest share of a picture that a random resized crop takes; 0: no random crop",
+    crop: float = option(0.08, "smallest share of an image that a random resized crop takes; 0: no random crop",
                          least=0, most=1)
     flip: float = option(0.5, "probability of a left-right flip; 0: none", least=0, most=1)
     flip_up: float = option(0.0, "probability of an up-down flip; 0: none", least=0, most=1)
     rotation: float = option(0.0, "largest turn to either side, degrees; 0: none", least=0, most=180)
-    shift: float = option(0.0, "largest shift in either direction, share of the picture; 0: none", least=0, most=1)
+    shift: float = option(0.0, "largest shift in either direction, share of the image; 0: none", least=0, most=1)
     noise: float = option(0.0, "largest standard deviation of Gaussian noise, white being 1; 0: none", least=0, most=1)
     blur: float = option(0.0, "largest sigma of a Gaussian blur, pixels of what the net sees; 0: none", least=0, most=20)
     stop_monitor: str = option("none", "the figure that early stopping watches; none: every epoch is trained",
@@ -99,7 +95,7 @@ class Trial:
     best_mode: str = option("auto", "whether that figure is best at its min or max; auto: by its name", choices=MODES)
     recall: float = option(0.0, "wanted recall of the positive class of two: sets the decision threshold; 0: threshold 0.5",
                            least=0, most=1)
-    seed: int = option(0, "seed of the initial weights, the order of pictures, augmentation and dropout", least=0, most=2**32 - 1)
+    seed: int = option(0, "seed of the initial weights, the order of images, augmentation and dropout", least=0, most=2**32 - 1)
     precision: str = option("auto", "fp32, bf16, or auto: bf16 where the processor has it in hardware",
                             choices=("auto", "fp32", "bf16"))
 
@@ -149,113 +145,18 @@ def is_max(monitor: str, mode: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureOptions:
-    """How pictures become a pack: everything besides the pictures themselves that its hash covers."""
+class ImageOptions:
+    """How images become a pack: everything besides the images themselves that its hash covers."""
 
     positive: str = option("", "this class against all the others, called 'other'")
     val: float = option(0.2, "share for validation, of what the test split leaves", above=0, most=0.9)
     test: float = option(0.1, "share for the test split", least=0, most=0.9)
     split_seed: int = option(0, "another number draws another split", least=0)
-    short_side: int = option(256, "height or width, the smaller, of a packed picture, pixels", least=40, most=2048)
-    max_bad: float = option(0.05, "share of unreadable pictures above which preparing stops", least=0, most=1)
+    short_side: int = option(256, "height or width, the smaller, of a packed image, pixels", least=40, most=2048)
+    max_bad: float = option(0.05, "share of unreadable images above which preparing stops", least=0, most=1)
 
     def __post_init__(self) -> None:
         check(self)
-
-
-class GridError(ValueError):
-    """A grid that cannot be read; the message names line and column."""
-
-
-def parse_value(kind: type, text: str) -> Any:
-    """`text` as an int, a float, a bool or a str; ValueError says what was expected."""
-    text = text.strip()
-    if not text:
-        raise ValueError("is empty; give a value, or leave the column out for the default")
-    if kind is str:
-        return text
-    if kind is bool:
-        if text.lower() not in BOOLEANS:
-            raise ValueError(f"is {text!r}; yes or no is needed")
-        return BOOLEANS[text.lower()]
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"is {text!r}; {'a whole number' if kind is int else 'a number'} is needed") from None
-
-
-def read_columns(header: list[str]) -> list[str]:
-    """The grid's column names, checked against Trial's fields; raises GridError."""
-    known = [spec.name for spec in fields(Trial)]
-    names = [name.strip() for name in header]
-    if len(names) == 1 and ";" in names[0]:
-        raise GridError("line 1: the columns are separated by ';'; save it with ',' between them")
-    for position, name in enumerate(names, 1):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; the columns are {', '.join(known)}"
-            raise GridError(f"line 1, column {position}: unknown column {name!r}{hint}")
-        if names.index(name) != position - 1:
-            raise GridError(f"line 1, column {position}: the column {name!r} stands twice")
-    return names
-
-
-def parse_grid(text: str) -> list[Trial]:
-    """The trials of a grid in CSV form, in its order; a grid without a `trial` column is numbered from 1.
-
-    Raises GridError with the line and column of the first fault.
-    """
-    lines = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
-    columns: list[str] = []
-    trials: list[Trial] = []
-    line_of_name: dict[str, int] = {}
-    try:
-        for cells in lines:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not columns:
-                columns = read_columns(cells)
-                continue
-            trial = parse_line(columns, cells, lines.line_num, str(len(trials) + 1))
-            # Sheets and some file systems do not tell upper from lower case.
-            first = line_of_name.setdefault(trial.trial.lower(), lines.line_num)
-            if first != lines.line_num:
-                raise GridError(f"line {lines.line_num}, column trial: the name {trial.trial!r} stands in line {first} too")
-            trials.append(trial)
-    except csv.Error as error:
-        raise GridError(f"line {lines.line_num}: {error}") from None
-    if not trials:
-        raise GridError("line 1: no trials; a header (trial,lr,epochs) and a line a trial are needed")
-    return trials
-
-
-def parse_line(columns: list[str], cells: list[str], line: int, default_name: str) -> Trial:
-    """One line of a grid as a Trial; raises GridError."""
-    kinds = {spec.name: type(spec.default) for spec in fields(Trial)}
-    if len(cells) != len(columns):
-        raise GridError(f"line {line}: {len(cells)} values for {len(columns)} columns ({', '.join(columns)})")
-    values: dict[str, Any] = {"trial": default_name}
-    for column, cell in zip(columns, cells, strict=True):
-        try:
-            values[column] = parse_value(kinds[column], cell)
-        except ValueError as error:
-            raise GridError(f"line {line}, column {column}: {column} {error}") from None
-    try:
-        return Trial(**values)
-    except ValueError as error:
-        # Every message of Trial begins with its field.
-        raise GridError(f"line {line}, column {str(error).split()[0]}: {error}") from None
-
-
-def format_grid(trials: Sequence[Trial]) -> str:
-    """A grid in CSV form: trial, lr, epochs, and each other column in which a trial leaves the default."""
-    always = ("trial", "lr", "epochs")
-    columns = [s.name for s in fields(Trial) if s.name in always or any(getattr(t, s.name) != s.default for t in trials)]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([shown(getattr(trial, column)) for column in columns] for trial in trials)
-    return text.getvalue()
 
 
 def shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Measure this program against what people use instead, on the same pictures and machine: one command a table.
+"""Measure this program against what people use instead, on the same images and machine: one command a table.
 
 Each result is a line of JSON with commit and hardware; benchmarks.md records them. Run it on an otherwise idle machine.
 """
@@ -27,21 +27,22 @@ sys.path.insert(0, str(ROOT))
 
 from bench_steps import measure_steps
 
+from job.data.cores import num_cores
 from job.data.decode import decode
 from job.data.pack import read_passport
-from job.process import num_cores
-from job.storage import open_folder
+from job.folder.grid import format_grid
+from job.folder.storage import open_folder
 from job.training.host import git_commit
-from job.training.model import cpu_facts
-from job.trial import Trial, format_grid
+from job.training.machine import cpu_facts
+from job.trial import Trial
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Pictures: a folder of class folders.")]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Images: a folder of class folders.")]
 Positive = Annotated[str, typer.Option(help="This class against all the others.")]
 # The first study's trials: learning rate, epochs; its batch size was 4.
 STUDY = [(1, 5), (0.1, 10), (0.01, 15), (0.01, 20), (0.01, 25), (0.01, 50), (0.01, 75), (0.01, 90)]
 PEERS = ("lightning==2.6.6", "timm==1.0.31", "fastai==2.8.12")
-JOB = [sys.executable, "-m", "job.cli"]
+JOB = [sys.executable, "-m", "job"]
 
 
 def report(table: str, **figures: Any) -> None:
@@ -72,7 +73,7 @@ def link_split(sweep: Path, source: Path, target: Path) -> None:
         if line["split"] in ("train", "val"):
             folder = target / line["split"] / line["label"]
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / line["picture"].replace("/", "_")).symlink_to(source.resolve() / line["picture"])
+            (folder / line["image"].replace("/", "_")).symlink_to(source.resolve() / line["image"])
 
 
 def peers_python() -> Path:
@@ -121,7 +122,7 @@ def our_sweep(source: str, positive: str, trials: list[tuple[float, int]], batch
 
 
 def their_sweep(who: str, split: Path, trials: list[tuple[float, int]], batch_size: int) -> Sweep:
-    """The trials by another trainer, each on its own, on folders of pictures."""
+    """The trials by another trainer, each on its own, on folders of images."""
     python = sys.executable if who == "study" else peers_python()
     command = [str(python), str(ROOT / "scripts" / "trainers.py"), who, str(split), "--batch-size", str(batch_size)]
     began = time.perf_counter()
@@ -206,7 +207,7 @@ def steps(source: Source, sizes: Annotated[str, typer.Option(help="Batch sizes, 
 
 @app.command()
 def prepare(source: Source, runs: Annotated[int, typer.Option(help="Of each; medians are told.", min=1)] = 3) -> None:
-    """Preparing: pictures a second and core, against a plain loop that opens and resizes with Pillow on one core."""
+    """Preparing: images a second and core, against a plain loop that opens and resizes with Pillow on one core."""
     files = [path for path in sorted(Path(source).rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".gif")]
     ours, theirs, alone = [], [], []
     for _ in range(runs):
@@ -221,15 +222,15 @@ def prepare(source: Source, runs: Annotated[int, typer.Option(help="Of each; med
         for path in files:
             decode(path.read_bytes(), 256)
         alone.append(len(files) / (time.perf_counter() - began))
-    report("prepare", who="job prepare, from its start to its end", pictures_a_second_and_core=round(statistics.median(ours), 1),
-           runs=runs, num_pictures=len(files))
-    report("prepare", who="its decoder alone, one core", pictures_a_second_and_core=round(statistics.median(alone), 1), runs=runs)
-    report("prepare", who="Pillow, one core", pictures_a_second_and_core=round(statistics.median(theirs), 1), runs=runs)
+    report("prepare", who="job prepare, from its start to its end", images_a_second_and_core=round(statistics.median(ours), 1),
+           runs=runs, num_images=len(files))
+    report("prepare", who="its decoder alone, one core", images_a_second_and_core=round(statistics.median(alone), 1), runs=runs)
+    report("prepare", who="Pillow, one core", images_a_second_and_core=round(statistics.median(theirs), 1), runs=runs)
 
 
 @app.command()
-def growth(counts: Annotated[str, typer.Option(help="Numbers of pictures, with commas.")] = "1000,10000,100000") -> None:
-    """Time a picture and memory of preparing and of an epoch, for more and more small pictures."""
+def growth(counts: Annotated[str, typer.Option(help="Numbers of images, with commas.")] = "1000,10000,100000") -> None:
+    """Time an image and memory of preparing and of an epoch, for more and more small images."""
     for count in map(int, counts.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             source, sweep = Path(folder) / "in", Path(folder) / "sweep"
@@ -239,9 +240,9 @@ def growth(counts: Annotated[str, typer.Option(help="Numbers of pictures, with c
                 "train", sweep, "--trial", 1, "--lr", 0.01, "--epochs", 1, "--batch-size", 128, "--image-size", 40,
                 "--weights", "none")
             row = json.loads((sweep / "trials" / "1" / "row.json").read_text())
-            report("growth", num_pictures=count, prepare_milliseconds_a_picture=round(1000 * preparing / count, 3),
+            report("growth", num_images=count, prepare_milliseconds_an_image=round(1000 * preparing / count, 3),
                    prepare_memory_GiB=round(preparing_memory, 2),
-                   train_milliseconds_a_picture=round(1000 * row["train_seconds"] / row["num_train"], 3),
+                   train_milliseconds_an_image=round(1000 * row["train_seconds"] / row["num_train"], 3),
                    around_training_seconds=round(training - row["seconds"], 1), train_memory_GiB=round(training_memory, 2))
 
 

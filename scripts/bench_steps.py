@@ -11,11 +11,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from job.data.batches import Batches, load_batches
+from job.data.batches import Batches
+from job.data.load import load_batches
 from job.data.pack import read_passport
-from job.storage import open_folder
-from job.training.fit import Advance, State, new_state, stepper, train_epoch, train_step, training_loss
-from job.training.model import Machine, build_model, choose_machine, set_training
+from job.folder.storage import open_folder
+from job.training.fit import Advance, stepper, train_epoch, train_step, training_loss
+from job.training.machine import Machine, choose_machine
+from job.training.model import build_model, set_training
+from job.training.state import State, new_state
 from job.trial import Trial
 
 ROUNDS = 5
@@ -83,9 +86,9 @@ def measure_steps(sweep: Path, batch_size: int, seconds: float) -> dict[str, Any
     trial, state, batches, machine = begin(sweep, batch_size)
     num_train = len(batches.indices["train"])
     if num_train < batch_size:
-        return {"left_out": f"there are {num_train} pictures for training"}
+        return {"left_out": f"there are {num_train} images for training"}
     indices = batches.indices["train"][:batch_size]
-    images_NCHW, labels_N = batches.images(indices), batches.labels(indices)
+    images_NCHW, labels_N = batches.centered(indices), batches.labels(indices)
     plain = partial(train_step, state, machine, images_NCHW, labels_N, partial(training_loss, weights_K=None, smoothing=0.0))
     step = as_trained(plain, machine)
     chunk = max(3, int(seconds / (2 * ROUNDS) / median_seconds(step, machine, 5)))
@@ -99,7 +102,7 @@ def measure_steps(sweep: Path, batch_size: int, seconds: float) -> dict[str, Any
         plain()
     operations, num_bytes = ceilings(machine)
     best = statistics.median(constant)
-    return {"pictures_a_second": round(batch_size / statistics.median(whole), 1), "milliseconds": round(1000 * best, 2),
+    return {"images_a_second": round(batch_size / statistics.median(whole), 1), "milliseconds": round(1000 * best, 2),
             "share_of_constant_batch": round(statistics.median(c / w for c, w in zip(constant, whole, strict=True)), 3),
             "share_of_operations": round(flops.get_total_flops() / operations / best, 3),
             "share_of_bytes": round(traffic.num_bytes / num_bytes / best, 3), "precision": machine.precision,
@@ -128,7 +131,7 @@ def run_steps(step: Callable[[], object], machine: Machine, count: int) -> float
 
 
 def end_to_end(trial: Trial, state: State, batches: Batches, machine: Machine, advance: Advance, count: int) -> float:
-    """Seconds a step of the training loop, which draws, samples and augments its pictures."""
+    """Seconds a step of the training loop, which draws, samples and augments its images."""
     done = 0
 
     def enough(_step: int, _steps: int) -> bool:

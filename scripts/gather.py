@@ -12,8 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from job.errors import JobError
-from job.results.gather import gather, print_gathered
-from job.storage import open_folder
+from job.folder.storage import open_folder
+from job.results.gather import gather
+from job.results.terminal import print_gathered
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """One trial, or several, by other trainers: the study's loop, Lightning, timm, fastai. Run by scripts/bench; prints a line of JSON.
 
-All get the same pictures (FOLDER/train/CLASS/*, FOLDER/val/CLASS/*), ResNet18 from random weights, 224 pixels, random crop and
+All get the same images (FOLDER/train/CLASS/*, FOLDER/val/CLASS/*), ResNet18 from random weights, 224 pixels, random crop and
 flip, SGD with momentum 0.9. The study's loop is as it was, in fp32; the others run in bfloat16 and channels_last where
 they can, with a loading process a core: the settings that were the fastest for them.
 """
@@ -44,7 +44,7 @@ class Clock:
 
 
 def folders(folder: Path) -> dict[str, ImageFolder]:
-    """The pictures, opened and transformed anew each time, as the study did."""
+    """The images, opened and transformed anew each time, as the study did."""
     end = [transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
     how = {"train": transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *end]),
            "val": transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), *end])}
@@ -53,11 +53,11 @@ def folders(folder: Path) -> dict[str, ImageFolder]:
 
 def study(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
     """The study's loop for one trial, as PyTorch's transfer learning tutorial has it."""
-    pictures = folders(folder)
+    datasets = folders(folder)
     loaders = {phase: DataLoader(of, batch_size=batch_size, shuffle=True, num_workers=min(4, CORES))
-               for phase, of in pictures.items()}
+               for phase, of in datasets.items()}
     model = resnet18()
-    model.fc = nn.Linear(model.fc.in_features, len(pictures["train"].classes))
+    model.fc = nn.Linear(model.fc.in_features, len(datasets["train"].classes))
     model = model.to(DEVICE)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
@@ -80,7 +80,7 @@ def study(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
                 correct += int((outputs.argmax(1) == labels).sum())
             if phase == "train":
                 scheduler.step()
-            accuracy = correct / len(pictures[phase])
+            accuracy = correct / len(datasets[phase])
             if phase == "val" and accuracy > best:
                 best, best_weights = accuracy, copy.deepcopy(model.state_dict())
         clock.epoch(accuracy)
@@ -92,14 +92,14 @@ def lightning(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
     """Lightning's Trainer."""
     import lightning as pl
 
-    pictures, clock = folders(folder), Clock()
+    datasets, clock = folders(folder), Clock()
     loaders = {phase: DataLoader(of, batch_size=batch_size, shuffle=phase == "train", num_workers=CORES, persistent_workers=True,
-                                 pin_memory=DEVICE.type == "cuda") for phase, of in pictures.items()}
+                                 pin_memory=DEVICE.type == "cuda") for phase, of in datasets.items()}
 
     class Module(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.model = resnet18(num_classes=len(pictures["train"].classes)).to(memory_format=torch.channels_last)
+            self.model = resnet18(num_classes=len(datasets["train"].classes)).to(memory_format=torch.channels_last)
             self.correct = self.seen = 0
 
         def training_step(self, batch: Any, _: int) -> torch.Tensor:

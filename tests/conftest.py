@@ -1,4 +1,4 @@
-"""What the tests share: the command line in a subprocess, a real S3 server, small drawn pictures, the real ones."""
+"""What the tests share: the command line in a subprocess, a real S3 server, small drawn images, the real ones."""
 
 import json
 import os
@@ -47,14 +47,14 @@ def environment(**extra: str) -> dict[str, str]:
 
 def job(*args: object, **env: str) -> Outcome:
     """Run `job` with these arguments and extra environment variables."""
-    command = [sys.executable, "-m", "job.cli", *map(str, args)]
+    command = [sys.executable, "-m", "job", *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(**env), cwd=ROOT, timeout=500, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def start_job(*args: object, **env: str) -> subprocess.Popen[str]:
     """Start `job` and leave it running; its standard output is a pipe."""
-    return subprocess.Popen([sys.executable, "-m", "job.cli", *map(str, args)], stdout=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, "-m", "job", *map(str, args)], stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, env=environment(**env), cwd=ROOT)
 
 
@@ -88,7 +88,7 @@ def draw(path: Path, label: str, number: int, size: tuple[int, int] = (60, 48)) 
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 small pictures: 24 discs, 16 bars, in class folders."""
+    """40 small images: 24 discs, 16 bars, in class folders."""
     folder = tmp_path_factory.mktemp("shapes")
     for label, count in (("disc", 24), ("bar", 16)):
         for number in range(count):
@@ -116,7 +116,7 @@ def make_grid(tmp_path: Path) -> Callable[..., Path]:
 
 
 def shared(*parts: str) -> Path:
-    """A folder of real pictures or figures; the test is skipped, saying so, where it is absent."""
+    """A folder of real images or figures; the test is skipped, saying so, where it is absent."""
     path = SHARED.joinpath(*parts)
     if not path.exists():
         pytest.skip(f"{'/'.join(parts)} is not beside the project (TRIALGRID_SHARED names its folder)")
@@ -214,11 +214,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 @pytest.fixture
 def s3_here(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     """The S3 server, reachable from within this process."""
-    from job import storage
+    from job.folder import s3 as s3_folder
 
     for name, value in {**environment(**s3.env)}.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
-    storage._clients.clear()
+    s3_folder._clients.clear()
     yield s3
-    storage._clients.clear()
+    s3_folder._clients.clear()

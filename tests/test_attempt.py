@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from conftest import S3, job, start_job, wait_for_line
-from job import attempt
-from job.attempt import Attempt, Busy, DiedTooOften, Lease, as_json, attempt_file, claim, held, now
 from job.errors import BadConfig, BadData, JobError, TakenOver, TryAgain
-from job.outbox import Outbox
+from job.folder import attempts
+from job.folder import lease as leases
+from job.folder.attempts import Attempt, as_json, attempt_file, now
+from job.folder.lease import Busy, DiedTooOften, Lease, claim, held
+from job.folder.outbox import Outbox
+from job.folder.storage import Folder, open_folder
 from job.process import is_gone, process_id
-from job.storage import Folder, open_folder
 
 Grid = Callable[..., Path]
 
@@ -35,7 +37,9 @@ def folder(tmp_path: Path) -> Folder:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The protocol's clock, twenty times as fast."""
     for name in ("BEAT_SECONDS", "SILENT_SECONDS", "MARGIN_SECONDS", "LONG_SILENT_SECONDS", "POLL_SECONDS"):
-        monkeypatch.setattr(attempt, name, getattr(attempt, name) / 20)
+        for module in (attempts, leases):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, getattr(module, name) / 20)
 
 
 def take(folder: Folder, *, wait: bool = True) -> Lease:
@@ -51,7 +55,7 @@ def leave_behind(folder: Folder, number: int, **what: object) -> None:
 
 
 def last(folder: Folder) -> Attempt:
-    found = attempt.last_attempt(folder, "trials/1")
+    found = attempts.last_attempt(folder, "trials/1")
     assert found
     return found
 
@@ -66,7 +70,7 @@ def test_of_many_claims_at_once_one_wins_on_disk_and_in_s3(folder: Folder, s3_he
 
 def test_live_attempt_keeps_others_out_until_it_ends(folder: Folder) -> None:
     first = take(folder)
-    script = ("import sys; from job.attempt import *; from job.storage import open_folder\n"
+    script = ("import sys; from job.folder.attempts import *; from job.folder.lease import *; from job.folder.storage import open_folder\n"
               "claim(open_folder(sys.argv[1]), 'trials/1', lambda: False, print, wait=False)")
     other = subprocess.run([sys.executable, "-c", script, folder.uri], capture_output=True, text=True, check=False)
     assert "Busy" in other.stderr and "is at work on it" in other.stderr
@@ -100,7 +104,7 @@ def test_claim_sees_what_an_attempt_left_behind_that_ends_just_before_it(folder:
 
     monkeypatch.setattr(folder, "names", names)
     assert claim(folder, "trials/1", lambda: bool(rows), print) is None
-    assert attempt.num_attempts(folder, "trials/1") == 1
+    assert attempts.num_attempts(folder, "trials/1") == 1
 
 
 def test_silent_attempt_of_another_host_is_replaced_and_notices_and_writes_no_more(folder: Folder, quick: None) -> None:
@@ -132,14 +136,14 @@ def test_silent_attempt_of_another_host_is_replaced_and_notices_and_writes_no_mo
 def test_watcher_whose_clock_is_off_waits_as_long_as_any_other(monkeypatch: pytest.MonkeyPatch, skew: int) -> None:
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    watch, beat = attempt.Watch(), Attempt(at=(datetime.now(UTC) - timedelta(seconds=skew)).isoformat())
+    watch, beat = leases.Watch(), Attempt(at=(datetime.now(UTC) - timedelta(seconds=skew)).isoformat())
     while not watch.is_silent(1, beat):
         clock[0] += 0.5
-    assert clock[0] - 1000 > attempt.SILENT_SECONDS > attempt.SILENT_SECONDS - attempt.MARGIN_SECONDS
+    assert clock[0] - 1000 > attempts.SILENT_SECONDS > attempts.SILENT_SECONDS - leases.MARGIN_SECONDS
     assert is_reset_by_a_beat(watch, clock)
 
 
-def is_reset_by_a_beat(watch: attempt.Watch, clock: list[float]) -> bool:
+def is_reset_by_a_beat(watch: leases.Watch, clock: list[float]) -> bool:
     clock[0] += 1
     return not watch.is_silent(1, Attempt(at=now()))
 
@@ -226,7 +230,7 @@ def test_stray_files_are_no_attempts_and_a_damaged_one_is_waited_for(folder: Fol
     for name in ("7.json", "0007", "٠٠٠٩.json", "0003.json.bak"):
         folder.write(f"trials/1/attempts/{name}", b"{}")
     take(folder).end("done")
-    assert attempt.num_attempts(folder, "trials/1") == 1
+    assert attempts.num_attempts(folder, "trials/1") == 1
     folder.write(attempt_file("trials/1", 2), b"{")
     with pytest.raises(Busy):
         take(folder, wait=False)
@@ -354,23 +358,23 @@ def test_trial_that_is_killed_again_and_again_but_gets_on_is_not_given_up(shapes
         process.kill()
         process.wait()
         epoch = len((sweep / "trials" / "1" / "epochs.csv").read_text().splitlines()) - 1
-    assert not attempt.deaths_in_vain(open_folder(str(sweep)), "trials/1", 3)
+    assert not attempts.deaths_in_vain(open_folder(str(sweep)), "trials/1", 3)
 
 
-def test_pictures_that_cannot_be_packed_are_a_row_of_each_trial(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
+def test_images_that_cannot_be_packed_are_a_row_of_each_trial(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
     sweep, source = tmp_path / "s", tmp_path / "bad"
     sweep.mkdir()
     (sweep / "grid.csv").write_bytes(make_grid(lr=[0.02, 0.01], epochs=[1, 1]).read_bytes())
     for label in "ab":
         (source / label).mkdir(parents=True)
         for number in range(5):
-            (source / label / f"{number}.jpg").write_bytes(b"no picture")
+            (source / label / f"{number}.jpg").write_bytes(b"no image")
     watch = start_job("gather", sweep, "--watch")
     for trial in ("1", "2"):
         done = job("train", sweep, "--trial", trial, "--images", source)
         assert done.code == 65 and "cannot be used" in done.err
         row = json.loads((sweep / "trials" / trial / "row.json").read_text())
-        assert row["status"] == "failed" and "there is no pack: 10 of 10 pictures" in row["cause"]
+        assert row["status"] == "failed" and "there is no pack: 10 of 10 images" in row["cause"]
     assert "2 failed" in job("status", sweep).out
     watch.communicate(timeout=60)
     assert job("train", sweep, "--trial", "1", "--images", shapes).code == 0
@@ -382,5 +386,5 @@ def test_waiter_ends_as_the_builder_did_that_it_waited_for(folder: Folder, quick
     builder.beat()
     threading.Timer(1.0, lambda: builder.end("failed", "BadData: no good")).start()
     lease = take(folder)
-    assert lease.waited_for and isinstance(attempt.failure_of(lease.waited_for), BadData)
+    assert lease.waited_for and isinstance(attempts.failure_of(lease.waited_for), BadData)
     lease.end("done")

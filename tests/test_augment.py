@@ -29,18 +29,18 @@ from job.trial import Trial
 SIZE = 32
 
 
-def smooth_picture(height: int, width: int, seed: int = 0) -> Tensor:
-    """A picture_HWC without hard edges, so that a shift of a fraction of a pixel shows as what it is."""
+def smooth_image(height: int, width: int, seed: int = 0) -> Tensor:
+    """An image_HWC without hard edges, so that a shift of a fraction of a pixel shows as what it is."""
     generator = torch.Generator().manual_seed(seed)
     small = torch.rand(1, 3, height // 12 + 2, width // 12 + 2, generator=generator) * 255
     large = torch.nn.functional.interpolate(small, (height, width), mode="bicubic").clamp(0, 255)
     return large[0].permute(1, 2, 0).round().byte()
 
 
-def ragged(pictures: list[Tensor]) -> dict[str, Tensor]:
-    sizes = torch.tensor([p.shape[:2] for p in pictures])
+def ragged(sources: list[Tensor]) -> dict[str, Tensor]:
+    sizes = torch.tensor([p.shape[:2] for p in sources])
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.prod(1).cumsum(0)[:-1]])
-    return {"pixels_P3": torch.cat([p.reshape(-1, 3) for p in pictures]), "starts_N": starts, "sizes_N2": sizes}
+    return {"pixels_P3": torch.cat([p.reshape(-1, 3) for p in sources]), "starts_N": starts, "sizes_N2": sizes}
 
 
 def still(boxes: Tensor, flip: bool = False, flip_up: bool = False, degrees: float = 0,
@@ -58,36 +58,36 @@ def center(image: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def pictures() -> list[Tensor]:
-    return [smooth_picture(60, 80), smooth_picture(90, 50, 1), smooth_picture(40, 40, 2), smooth_picture(41, 133, 3)]
+def sources() -> list[Tensor]:
+    return [smooth_image(60, 80), smooth_image(90, 50, 1), smooth_image(40, 40, 2), smooth_image(41, 133, 3)]
 
 
-def test_crop_and_flip_equal_torchvisions_on_the_same_boxes(pictures: list[Tensor]) -> None:
+def test_crop_and_flip_equal_torchvisions_on_the_same_boxes(sources: list[Tensor]) -> None:
     generator = torch.Generator().manual_seed(5)
-    boxes = random_boxes(torch.tensor([p.shape[:2] for p in pictures]), 0.08, generator)
+    boxes = random_boxes(torch.tensor([p.shape[:2] for p in sources]), 0.08, generator)
     for flipped in (False, True):
-        found = sample_each(pictures, still(boxes, flip=flipped), SIZE)
-        for picture, box, image in zip(pictures, boxes.int().tolist(), found, strict=True):
-            expected = reference.resized_crop(picture.permute(2, 0, 1).float(), *box, [SIZE, SIZE], antialias=False)
+        found = sample_each(sources, still(boxes, flip=flipped), SIZE)
+        for source, box, image in zip(sources, boxes.int().tolist(), found, strict=True):
+            expected = reference.resized_crop(source.permute(2, 0, 1).float(), *box, [SIZE, SIZE], antialias=False)
             expected = reference.horizontal_flip(expected) if flipped else expected
-            # Torchvision repeats the crop's own border; we read the picture beyond it: half a pixel at the edge.
+            # Torchvision repeats the crop's own border; we read the image beyond it: half a pixel at the edge.
             inner = (slice(None), slice(1, -1), slice(1, -1))
             assert (image[inner] - expected[inner]).abs().max() < 0.1
             assert (image - expected).abs().max() < 12
 
 
-def test_both_samplers_agree_on_any_map(pictures: list[Tensor]) -> None:
+def test_both_samplers_agree_on_any_map(sources: list[Tensor]) -> None:
     generator = torch.Generator().manual_seed(1)
-    maps = torch.rand(len(pictures), 2, 3, generator=generator, dtype=torch.float64) * 60 - 20
-    one, other = sample_each(pictures, maps, SIZE), sample_ragged(**ragged(pictures), maps_N23=maps, size=SIZE)
+    maps = torch.rand(len(sources), 2, 3, generator=generator, dtype=torch.float64) * 60 - 20
+    one, other = sample_each(sources, maps, SIZE), sample_ragged(**ragged(sources), maps_N23=maps, size=SIZE)
     assert (one - other).abs().max() < 0.05
 
 
-def test_center_box_is_torchvisions_center_crop(pictures: list[Tensor]) -> None:
-    boxes = center_boxes(torch.tensor([p.shape[:2] for p in pictures]), SIZE)
-    images = sample_ragged(**ragged(pictures), maps_N23=maps_of_boxes(boxes), size=SIZE)
-    for picture, image in zip(pictures, images, strict=True):
-        assert torch.equal(image.round().byte(), reference.center_crop(picture.permute(2, 0, 1), [SIZE, SIZE]))
+def test_center_box_is_torchvisions_center_crop(sources: list[Tensor]) -> None:
+    boxes = center_boxes(torch.tensor([p.shape[:2] for p in sources]), SIZE)
+    images = sample_ragged(**ragged(sources), maps_N23=maps_of_boxes(boxes), size=SIZE)
+    for source, image in zip(sources, images, strict=True):
+        assert torch.equal(image.round().byte(), reference.center_crop(source.permute(2, 0, 1), [SIZE, SIZE]))
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 341), (341, 256), (256, 256), (60, 900)])
@@ -112,44 +112,44 @@ def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
     assert (top >= 0).all() and (left >= 0).all() and (top + h <= height).all() and (left + w <= width).all()
 
 
-def test_up_down_flip_equals_torchvisions(pictures: list[Tensor]) -> None:
-    boxes = center_boxes(torch.tensor([p.shape[:2] for p in pictures]), SIZE)
-    for picture, image in zip(pictures, sample_each(pictures, still(boxes, flip_up=True), SIZE), strict=True):
-        expected = reference.vertical_flip(reference.center_crop(picture.permute(2, 0, 1), [SIZE, SIZE]))
+def test_up_down_flip_equals_torchvisions(sources: list[Tensor]) -> None:
+    boxes = center_boxes(torch.tensor([p.shape[:2] for p in sources]), SIZE)
+    for source, image in zip(sources, sample_each(sources, still(boxes, flip_up=True), SIZE), strict=True):
+        expected = reference.vertical_flip(reference.center_crop(source.permute(2, 0, 1), [SIZE, SIZE]))
         assert (image - expected).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("degrees", [30.0, -30.0, 90.0, 7.5])
-def test_rotation_equals_torchvisions(pictures: list[Tensor], degrees: float) -> None:
-    boxes = center_boxes(torch.tensor([p.shape[:2] for p in pictures]), SIZE)
-    for picture, image in zip(pictures, sample_each(pictures, still(boxes, degrees=degrees), SIZE), strict=True):
-        crop = reference.center_crop(picture.permute(2, 0, 1).float(), [SIZE, SIZE])
+def test_rotation_equals_torchvisions(sources: list[Tensor], degrees: float) -> None:
+    boxes = center_boxes(torch.tensor([p.shape[:2] for p in sources]), SIZE)
+    for source, image in zip(sources, sample_each(sources, still(boxes, degrees=degrees), SIZE), strict=True):
+        crop = reference.center_crop(source.permute(2, 0, 1).float(), [SIZE, SIZE])
         expected = reference.rotate(crop, degrees, interpolation=InterpolationMode.BILINEAR)
         assert (center(image) - center(expected)).abs().max() < 0.2
 
 
-def test_shift_equals_torchvisions(pictures: list[Tensor]) -> None:
-    """Right by 3 pixels and down by 5.5; what comes in at the edge is the picture beyond the crop, so the inside is compared."""
-    boxes = center_boxes(torch.tensor([p.shape[:2] for p in pictures]), SIZE)
-    for picture, image in zip(pictures, sample_each(pictures, still(boxes, shift=(3 / SIZE, 5.5 / SIZE)), SIZE), strict=True):
-        crop = reference.center_crop(picture.permute(2, 0, 1).float(), [SIZE, SIZE])
+def test_shift_equals_torchvisions(sources: list[Tensor]) -> None:
+    """Right by 3 pixels and down by 5.5; what comes in at the edge is the image beyond the crop, so the inside is compared."""
+    boxes = center_boxes(torch.tensor([p.shape[:2] for p in sources]), SIZE)
+    for source, image in zip(sources, sample_each(sources, still(boxes, shift=(3 / SIZE, 5.5 / SIZE)), SIZE), strict=True):
+        crop = reference.center_crop(source.permute(2, 0, 1).float(), [SIZE, SIZE])
         expected = reference.affine(crop, 0, [3, 5.5], 1, [0.0, 0.0], interpolation=InterpolationMode.BILINEAR)
         assert (image - expected)[:, 8:, 5:].abs().max() < 0.2
 
 
-def test_flips_rotation_and_shift_compose_in_this_order(pictures: list[Tensor]) -> None:
-    boxes = center_boxes(torch.tensor([p.shape[:2] for p in pictures]), SIZE)
-    found = sample_each(pictures, still(boxes, flip=True, degrees=20, shift=(2 / SIZE, -1 / SIZE)), SIZE)
-    for picture, image in zip(pictures, found, strict=True):
-        crop = reference.horizontal_flip(reference.center_crop(picture.permute(2, 0, 1).float(), [SIZE, SIZE]))
+def test_flips_rotation_and_shift_compose_in_this_order(sources: list[Tensor]) -> None:
+    boxes = center_boxes(torch.tensor([p.shape[:2] for p in sources]), SIZE)
+    found = sample_each(sources, still(boxes, flip=True, degrees=20, shift=(2 / SIZE, -1 / SIZE)), SIZE)
+    for source, image in zip(sources, found, strict=True):
+        crop = reference.horizontal_flip(reference.center_crop(source.permute(2, 0, 1).float(), [SIZE, SIZE]))
         turned = reference.rotate(crop, 20, interpolation=InterpolationMode.BILINEAR)
         expected = reference.affine(turned, 0, [2, -1], 1, [0.0, 0.0], interpolation=InterpolationMode.BILINEAR)
         assert (image - expected)[:, 10:22, 10:22].abs().max() < 0.5
 
 
 @pytest.mark.parametrize("sigmas", [[2.5, 2.5, 2.5, 2.5], [0.5, 1.0, 2.0, 0.0]])
-def test_blur_equals_scipys(pictures: list[Tensor], sigmas: list[float]) -> None:
-    images = torch.stack([reference.center_crop(p.permute(2, 0, 1).float(), [SIZE, SIZE]) for p in pictures])
+def test_blur_equals_scipys(sources: list[Tensor], sigmas: list[float]) -> None:
+    images = torch.stack([reference.center_crop(p.permute(2, 0, 1).float(), [SIZE, SIZE]) for p in sources])
     for image, found, sigma in zip(images, blurred(images, torch.tensor(sigmas), max(sigmas)), sigmas, strict=True):
         radius = math.ceil(4 * max(sigmas))
         planes = [gaussian_filter(plane, sigma, mode="mirror", radius=radius) if sigma else plane for plane in image.numpy()]
@@ -167,8 +167,8 @@ def test_noise_has_the_asked_deviation_and_is_cut_to_the_range_of_pixels() -> No
     assert wild.min() == 0 and wild.max() == 255
 
 
-def test_all_off_draws_the_center_crop_and_no_noise_or_blur(pictures: list[Tensor]) -> None:
-    sizes = torch.tensor([p.shape[:2] for p in pictures])
+def test_all_off_draws_the_center_crop_and_no_noise_or_blur(sources: list[Tensor]) -> None:
+    sizes = torch.tensor([p.shape[:2] for p in sources])
     draws = draw(sizes, Trial(trial="1", crop=0.0, flip=0.0), torch.Generator())
     assert torch.equal(draws.maps_N23, maps_of_boxes(center_boxes(sizes, 224)))
     assert draws.noise_N is None and draws.sigma_N is None

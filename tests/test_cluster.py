@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from conftest import S3, job, start_job, wait_for_line
-from job.attempt import Attempt, as_json, attempt_file, now
 from job.cluster.board import mirror
 from job.errors import TryAgain
-from job.storage import open_folder
+from job.folder.attempts import Attempt, as_json, attempt_file, now
+from job.folder.storage import open_folder
 
 Grid = Callable[..., Path]
 IMAGE = ("--image", "registry.example/trialgrid@sha256:" + "0" * 64)

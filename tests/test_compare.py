@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from job.folder.grid import format_grid, parse_grid
+from job.folder.local import LocalFolder
 from job.results.compare import hits, mcnemar, next_values, validation_predictions
 from job.results.gather import gather
-from job.storage import LocalFolder
-from job.trial import Trial, format_grid, parse_grid
+from job.trial import Trial
 from test_results import leave_row, make_epochs
 
 
@@ -26,7 +27,7 @@ def test_mcnemar_is_the_exact_binomial_test(first: int, second: int) -> None:
 
 def predictions(wrong: set[int], count: int = 100) -> bytes:
     lines = [f"val,{i}.jpg,yes,{'no' if i in wrong else 'yes'},0.5,0.5" for i in range(count)]
-    return "\n".join(["split,picture,label,predicted,p no,p yes", "test,t.jpg,yes,no,0.5,0.5", *lines]).encode()
+    return "\n".join(["split,image,label,predicted,p no,p yes", "test,t.jpg,yes,no,0.5,0.5", *lines]).encode()
 
 
 @pytest.fixture

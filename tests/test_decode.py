@@ -1,4 +1,4 @@
-"""Every format and mode comes out as the right colours, the right way up; what is no picture says why."""
+"""Every format and mode comes out as the right colours, the right way up; what is no image says why."""
 
 import io
 import resource
@@ -96,10 +96,10 @@ def bomb() -> bytes:
 
 
 @pytest.mark.parametrize(("data", "reason"), [
-    (b"", "empty file"), (b"hello", "not a picture"), (encode(halves(), "JPEG")[:400], "damaged"),
+    (b"", "empty file"), (b"hello", "not an image"), (encode(halves(), "JPEG")[:400], "damaged"),
     (encode(halves(), "PNG")[:60], "damaged"), (bomb(), "decompression bomb"),
     (encode(Image.new("L", (3000, 30)), "PNG"), "20 times as long"), (encode(Image.new("F", (40, 40)), "TIFF"), "32-bit float")])
-def test_what_is_no_usable_picture_says_why(data: bytes, reason: str) -> None:
+def test_what_is_no_usable_image_says_why(data: bytes, reason: str) -> None:
     found = decode(data, 48)
     assert isinstance(found, Rejected) and reason in found.reason
 
@@ -121,7 +121,7 @@ def test_damage_anywhere_in_a_file_never_raises() -> None:
             decode(data.tobytes()[:rng.integers(1, len(data) + 1)], 48)
 
 
-def test_packed_picture_then_center_crop_equals_torchvisions_pipeline() -> None:
+def test_packed_image_then_center_crop_equals_torchvisions_pipeline() -> None:
     reference = Compose([Resize(256), CenterCrop(224), PILToTensor()])
     paths = sorted(shared("data", "emergency", "images").iterdir())[:25] + sorted(shared("data", "phones", "laptop").iterdir())[:10]
     import torch
@@ -142,5 +142,5 @@ def test_real_palette_gif_is_read() -> None:
     assert abs(float(pixels(path.read_bytes(), 256).mean()) - expected) < 25
 
 
-def test_small_pictures_are_enlarged_as_torchvision_does(tmp_path: Path) -> None:
+def test_small_images_are_enlarged_as_torchvision_does(tmp_path: Path) -> None:
     assert pixels(encode(Image.new("RGB", (30, 20)), "PNG"), 256).shape == (256, 384, 3)

@@ -6,16 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import draw as draw_picture
+from conftest import draw as draw_image
 from job.data.augment import Draws, center_boxes, draw, maps_of_boxes
-from job.data.batches import Batches, load_batches, resize_side
+from job.data.batches import Batches, resize_side
+from job.data.load import load_batches
 from job.data.pack import Passport
 from job.data.prepare import ensure_pack
-from job.storage import Folder, open_folder
+from job.folder.storage import Folder, open_folder
 from job.training.checkpoint import read_checkpoint, restore, state_to_bytes
-from job.training.fit import State, evaluate, fit, new_state
+from job.training.evaluate import evaluate
+from job.training.fit import fit
 from job.training.gpu import WARM_UP_STEPS, GpuSteps
-from job.training.model import build_model, choose_machine
+from job.training.machine import choose_machine
+from job.training.model import build_model
+from job.training.state import State, new_state
 from job.trial import Trial
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -27,11 +31,11 @@ FORMS = [TRIAL, replace(TRIAL, precision="fp32", optimizer="adam"), replace(TRIA
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, Passport]:
-    """Pictures of many sizes, so that one sampled from another's place would show."""
-    source = tmp_path_factory.mktemp("pictures")
+    """Images of many sizes, so that one sampled from another's place would show."""
+    source = tmp_path_factory.mktemp("images")
     for label in ("bar", "disc"):
         for number in range(25):
-            draw_picture(source / label / f"{label}{number:02d}.jpg", label, number, (50 + 3 * number, 48 + number % 7))
+            draw_image(source / label / f"{label}{number:02d}.jpg", label, number, (50 + 3 * number, 48 + number % 7))
     sweep = open_folder(str(tmp_path_factory.mktemp("sweep")))
     return sweep, ensure_pack(sweep, str(source), {"short_side": resize_side(40)}, lambda done, total: None)
 
@@ -48,15 +52,15 @@ def without_resident(batches: Batches) -> Batches:
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_pictures_rendered_from_one_tensor_are_those_sampled_one_by_one(packed: tuple[Folder, Passport], resident: bool) -> None:
+def test_images_rendered_from_one_tensor_are_those_sampled_one_by_one(packed: tuple[Folder, Passport], resident: bool) -> None:
     trial = replace(TRIAL, noise=0.0)
     batches = load_batches(*packed, trial, torch.device("cpu"))
     if resident:
-        batches = replace(batches, resident_P3=torch.cat([picture.reshape(-1, 3) for picture in batches.pictures]))
+        batches = replace(batches, resident_P3=torch.cat([image.reshape(-1, 3) for image in batches.images]))
     indices = batches.indices["train"][[3, 0, 7, 7, 20]]
     center = Draws(maps_of_boxes(center_boxes(batches.sizes_N2[indices], 40)))
     drawn = draw(batches.sizes_N2[indices], trial, torch.Generator().manual_seed(0))
-    for draws, expected in ((drawn, batches.augmented(indices, drawn)), (center, batches.images(indices))):
+    for draws, expected in ((drawn, batches.augmented(indices, drawn)), (center, batches.centered(indices))):
         images, labels = batches.rendered(*batches.fed(indices, draws), draws)
         torch.testing.assert_close(images, expected, rtol=1e-3, atol=5e-3)
         assert torch.equal(labels, batches.labels(indices))
@@ -112,7 +116,7 @@ def test_graph_of_a_step_trains_as_steps_launched_one_by_one(packed: tuple[Folde
 
 
 @needs_gpu
-def test_pictures_that_do_not_fit_on_the_gpu_train_as_those_that_do(packed: tuple[Folder, Passport]) -> None:
+def test_images_that_do_not_fit_on_the_gpu_train_as_those_that_do(packed: tuple[Folder, Passport]) -> None:
     resident, _, batches = trained(packed, TRIAL)
     assert batches.resident_P3 is not None and batches.resident_P3.is_cuda
     fed, said, _ = trained(packed, TRIAL, without_resident)
@@ -144,5 +148,5 @@ def test_evaluation_on_the_gpu_is_that_of_the_cpu(packed: tuple[Folder, Passport
     on_cpu = load_batches(*packed, trial, torch.device("cpu"))
     state.model.cpu().eval()
     with torch.inference_mode():
-        logits = state.model(on_cpu.images(on_cpu.indices["val"]))
+        logits = state.model(on_cpu.centered(on_cpu.indices["val"]))
     torch.testing.assert_close(found.logits_NK, logits, rtol=0.01, atol=0.01)

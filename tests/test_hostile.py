@@ -23,15 +23,17 @@ from job.data.pack import build_pack, read_passport
 from job.data.prepare import ensure_pack
 from job.data.source import read_source
 from job.errors import BadConfig, BadData, MissingInput
-from job.storage import LocalFolder, open_folder
+from job.folder.grid import GridError, parse_grid
+from job.folder.local import LocalFolder
+from job.folder.storage import open_folder
 from job.training.checkpoint import read_checkpoint
-from job.training.model import parse_weights
-from job.trial import GridError, PictureOptions, Trial, parse_grid
+from job.training.weights import parse_weights
+from job.trial import ImageOptions, Trial
 
 
 @pytest.fixture
 def copy(shapes: Path, tmp_path: Path) -> Path:
-    """The small pictures, free to be spoilt."""
+    """The small images, free to be spoilt."""
     for path in shapes.rglob("*.jpg"):
         target = tmp_path / "in" / path.relative_to(shapes)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def sweep(done: Path, tmp_path: Path) -> Path:
 def prepare(source: Path, sweep: Path, **given: object) -> list[str]:
     """Build the pack; the names of what was rejected."""
     passport = ensure_pack(open_folder(str(sweep)), str(source), {"short_side": 48, "max_bad": 0.3, **given}, lambda a, b: None)
-    return [item["picture"] for item in passport.rejected]
+    return [item["image"] for item in passport.rejected]
 
 
 def test_pipes_link_loops_and_broken_links_neither_hang_nor_relabel(copy: Path, tmp_path: Path) -> None:
@@ -69,10 +71,10 @@ def test_pipes_link_loops_and_broken_links_neither_hang_nor_relabel(copy: Path, 
     (copy / "bar" / "broken.jpg").symlink_to("nowhere.jpg")
     assert sorted(prepare(copy, tmp_path / "s")) == ["bar/broken.jpg", "bar/loop.jpg"]
     passport = read_passport(open_folder(str(tmp_path / "s")))
-    assert passport and passport.num_pictures == 40
+    assert passport and passport.num_images == 40
 
 
-def test_linked_pictures_and_folders_are_read(shapes: Path, tmp_path: Path) -> None:
+def test_linked_images_and_folders_are_read(shapes: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "disc").mkdir(parents=True)
     for path in (shapes / "disc").iterdir():
         (tmp_path / "in" / "disc" / path.name).symlink_to(path)
@@ -89,7 +91,7 @@ def test_names_that_are_no_utf8_and_classes_with_odd_letters(copy: Path, tmp_pat
     assert done.code == 0, done.err
 
 
-def test_odd_exif_is_one_rejected_picture(copy: Path, tmp_path: Path) -> None:
+def test_odd_exif_is_one_rejected_image(copy: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "abc"
     path = copy / "bar" / "odd.jpg"
@@ -108,18 +110,18 @@ def test_every_error_of_a_decoder_is_a_rejection(monkeypatch: pytest.MonkeyPatch
     assert "damaged" in str(decode(buffer.getvalue(), 48))
 
 
-def test_positive_and_missing_pictures_of_a_csv_go_together(copy: Path, tmp_path: Path) -> None:
+def test_positive_and_missing_images_of_a_csv_go_together(copy: Path, tmp_path: Path) -> None:
     lines = [f"{path.relative_to(copy)},{path.parent.name}" for path in sorted(copy.rglob("*.jpg"))]
     (copy / "labels.csv").write_text("\n".join(["f,l", *lines, "gone.jpg,disc"]))
     assert prepare(copy / "labels.csv", tmp_path / "s", positive="bar") == ["gone.jpg"]
     (copy / "far.csv").write_text("f,l\nx.jpg,1\ny.jpg,0\n")
-    with pytest.raises(MissingInput, match="none of its 2 pictures is beside it"):
-        read_source(str(copy / "far.csv"), PictureOptions())
-    with pytest.raises(BadData, match=r"only one class|no pictures|labels.csv"):
+    with pytest.raises(MissingInput, match="none of its 2 images is beside it"):
+        read_source(str(copy / "far.csv"), ImageOptions())
+    with pytest.raises(BadData, match=r"only one class|no images|labels.csv"):
         (tmp_path / "one" / "images").mkdir(parents=True)
         (tmp_path / "one" / "images" / "a.jpg").write_bytes(b"x")
         (tmp_path / "one" / "labels.csv").write_text("f,l\na.jpg,1\n")
-        read_source(str(tmp_path / "one"), PictureOptions())
+        read_source(str(tmp_path / "one"), ImageOptions())
 
 
 def test_split_folders_without_train_or_without_classes_are_refused(tmp_path: Path) -> None:
@@ -127,16 +129,16 @@ def test_split_folders_without_train_or_without_classes_are_refused(tmp_path: Pa
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(BadData, match="without train/"):
-        read_source(str(tmp_path / "a"), PictureOptions())
+        read_source(str(tmp_path / "a"), ImageOptions())
     with pytest.raises(BadData, match=r"train/1\.jpg lies in no class folder"):
-        read_source(str(tmp_path / "b"), PictureOptions())
+        read_source(str(tmp_path / "b"), ImageOptions())
 
 
 def test_builder_that_comes_second_with_other_options_is_told(shapes: Path, tmp_path: Path) -> None:
     class Late(LocalFolder):
         def write_once(self, name: str, data: bytes) -> bool:
             other = open_folder(str(tmp_path / "s"))
-            options = PictureOptions(short_side=50)
+            options = ImageOptions(short_side=50)
             build_pack(read_source(str(shapes), options), other, options, lambda a, b: None)
             return super().write_once(name, data)
 
@@ -144,7 +146,7 @@ def test_builder_that_comes_second_with_other_options_is_told(shapes: Path, tmp_
         ensure_pack(Late(str(tmp_path / "s")), str(shapes), {"short_side": 48}, lambda a, b: None)
 
 
-def test_same_pictures_by_another_path_are_the_same(shapes: Path, tmp_path: Path) -> None:
+def test_same_images_by_another_path_are_the_same(shapes: Path, tmp_path: Path) -> None:
     assert prepare(shapes, tmp_path / "s") == prepare(shapes / "disc" / "..", tmp_path / "s")
 
 
@@ -236,13 +238,13 @@ def test_sweep_under_a_file_and_unknown_home_are_bad_configuration(done: Path) -
 
 def test_full_standard_output_exits_75() -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([sys.executable, "-m", "job.cli", "grid", "--lr", "0.1"], stdout=full, stderr=subprocess.PIPE,
+        done = subprocess.run([sys.executable, "-m", "job", "grid", "--lr", "0.1"], stdout=full, stderr=subprocess.PIPE,
                               text=True, cwd=ROOT, env=environment(), check=False)
     assert done.returncode == 75 and "Traceback" not in done.stderr
 
 
 class Hanging(BaseHTTPRequestHandler):
-    """A store that lists 200 pictures and never hands one out."""
+    """A store that lists 200 images and never hands one out."""
 
     asked = threading.Event()
 

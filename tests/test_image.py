@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from conftest import KEYS, ROOT, S3, environment, free_ports, job, wait_for_line
-from job import storage
+from job.folder import s3 as s3_folder
+from job.folder import storage
 
 BASE = "localhost/trialgrid-test-base"
 Grid = Callable[..., Path]
@@ -81,7 +82,7 @@ class TestImage:
     def test_trial_is_stopped_saves_and_is_finished_by_the_next_container(
             self, hardened: list[str], image: str, shapes: Path, make_grid: Grid, s3: S3) -> None:
         sweep, grid = f"s3://bucket/{image.rpartition('-')[2]}", make_grid(lr=[0.02], epochs=[40])
-        assert job("prepare", s3.upload(shapes, "pictures"), sweep, "--grid", grid, **s3.env).code == 0
+        assert job("prepare", s3.upload(shapes, "images"), sweep, "--grid", grid, **s3.env).code == 0
         keys = [part for key, value in {**s3.env, "POD_NAME": "pod-1", "IMAGE": image}.items()
                 for part in ("--env", f"{key}={value}")]
         command = [*hardened, *keys, image, "train", sweep, "--trial", "1"]
@@ -166,10 +167,10 @@ def test_s3_server_of_compose_and_cluster_makes_its_bucket_asks_for_its_key_and_
             for name, value in environment(**bucket.env).items():
                 if name.startswith("AWS_"):
                     monkeypatch.setenv(name, value)
-            storage._clients.clear()
+            s3_folder._clients.clear()
             folder = storage.open_folder("s3://trialgrid/x")
             assert folder.write_once("a", b"1") and not folder.write_once("a", b"2") and folder.read("a") == b"1"
             assert job("status", "s3://trialgrid/x", **{**bucket.env, "AWS_SECRET_ACCESS_KEY": "other"}).code == 77
         finally:
-            storage._clients.clear()
+            s3_folder._clients.clear()
             process.kill()

@@ -17,7 +17,8 @@ from conftest import ROOT, job
 from job.cluster.manifests import PERMANENT, dns_name, to_yaml, trial_jobs
 from job.cluster.options import ClusterOptions, canonical
 from job.errors import JobError
-from job.trial import Trial, parse_grid, trajectories
+from job.folder.grid import parse_grid
+from job.trial import Trial, trajectories
 
 VERSIONS = ("1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 OPTIONS = ClusterOptions(image="registry.example/trialgrid@sha256:" + "0" * 64)
@@ -277,7 +278,7 @@ def test_kustomize_base_and_study_render_and_pass_every_check() -> None:
         assert images == ([container["image"]] if container["name"] == "trial" else [])
 
 
-def test_study_prepares_and_trains_the_same_pictures() -> None:
+def test_study_prepares_and_trains_the_same_images() -> None:
     """Whichever Job comes first makes the pack, so all must ask for the same one."""
     asked = set()
     for _, _, container in pods(kustomized(STUDY)):
@@ -293,7 +294,7 @@ def test_components_may_be_combined(with_component: Callable[[str], Objects]) ->
     assert gpu_limits(objects) == {()}
 
 
-@pytest.mark.parametrize("args", [("/data/sweep", "--name", "x"), ("s3://b/s", "--images", "pictures")])
+@pytest.mark.parametrize("args", [("/data/sweep", "--name", "x"), ("s3://b/s", "--images", "images")])
 def test_folders_that_no_pod_can_reach_are_refused(args: tuple[str, ...]) -> None:
     done = job("manifests", *args, "--image", "x", "--grid", STUDY / "grid.csv")
     assert done.code == 78 and "no pod can reach" in done.err

@@ -33,7 +33,7 @@ def test_readme_lists_every_exit_code() -> None:
 
 
 def test_readme_and_help_name_the_same_commands() -> None:
-    named = {re.match(r"job (\w+)", line[0]).group(1) for line in table_under("Your own pictures")}  # type: ignore[union-attr]
+    named = {re.match(r"job (\w+)", line[0]).group(1) for line in table_under("Your own images")}  # type: ignore[union-attr]
     listed = set(re.findall(r"^  (\w+)  ", job("--help").out.split("Commands:")[1], re.MULTILINE))
     assert named == listed
 

@@ -14,11 +14,14 @@ import pytest
 
 from conftest import ROOT, environment, shared
 from job.errors import MissingInput
-from job.layout import trial_file
+from job.folder.grid import format_grid
+from job.folder.layout import trial_file
+from job.folder.local import LocalFolder
+from job.folder.storage import open_folder
 from job.record import Epoch, Row, epochs_to_csv, row_to_json, summarise
-from job.results.gather import collect, gather
-from job.storage import LocalFolder, open_folder
-from job.trial import Trial, format_grid
+from job.results.gather import gather
+from job.results.summary import collect
+from job.trial import Trial
 
 
 def make_epochs(count: int, level: float) -> list[Epoch]:

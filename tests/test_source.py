@@ -1,4 +1,4 @@
-"""Where pictures and labels come from: class folders, split folders, CSV files, and what is refused."""
+"""Where images and labels come from: class folders, split folders, CSV files, and what is refused."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import pytest
 from conftest import S3, draw, shared
 from job.data.source import read_source
 from job.errors import BadData, MissingInput
-from job.trial import PictureOptions
+from job.trial import ImageOptions
 
-PLAIN = PictureOptions()
+PLAIN = ImageOptions()
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -22,14 +22,14 @@ def test_class_folders_are_classes_and_what_file_managers_leave_is_passed_over(t
     touch(tmp_path, "cat/1.jpg", "cat/deeper/2.jpg", "dog/1.png", "dog/.DS_Store", "dog/Thumbs.db", ".git/x/y", "notes.txt",
           "__MACOSX/cat/1.jpg")
     source = read_source(str(tmp_path), PLAIN)
-    assert [(p.picture, p.label, p.split) for p in source.pictures] == [
+    assert [(p.image, p.label, p.split) for p in source.images] == [
         ("cat/1.jpg", "cat", ""), ("cat/deeper/2.jpg", "cat", ""), ("dog/1.png", "dog", "")]
     assert source.classes == ["cat", "dog"]
 
 
 def test_train_val_test_folders_are_splits(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "valid/a/2.jpg", "val/b/2.jpg", "test/a/3.jpg", "test/b/4.jpg")
-    found = {p.picture: (p.label, p.split) for p in read_source(str(tmp_path), PLAIN).pictures}
+    found = {p.image: (p.label, p.split) for p in read_source(str(tmp_path), PLAIN).images}
     assert found["valid/a/2.jpg"] == ("a", "val") and found["test/b/4.jpg"] == ("b", "test")
     assert found["train/a/1.jpg"] == ("a", "train")
 
@@ -42,11 +42,11 @@ def test_class_beside_train_is_refused(tmp_path: Path) -> None:
 
 def test_positive_makes_one_class_against_the_rest(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "bird/1.jpg")
-    source = read_source(str(tmp_path), PictureOptions(positive="cat"))
+    source = read_source(str(tmp_path), ImageOptions(positive="cat"))
     assert source.classes == ["other", "cat"]
-    assert [p.label for p in source.pictures] == ["other", "cat", "other"]
+    assert [p.label for p in source.images] == ["other", "cat", "other"]
     with pytest.raises(BadData, match="no class 'cow' for --positive; the classes are bird, cat, dog"):
-        read_source(str(tmp_path), PictureOptions(positive="cow"))
+        read_source(str(tmp_path), ImageOptions(positive="cow"))
 
 
 def test_csv_with_bom_crlf_quotes_and_an_images_folder(tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ def test_csv_with_bom_crlf_quotes_and_an_images_folder(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes('\ufefffile,what\r\n"a, b.jpg",yes\r\n2.jpg,no\r\n\r\nsub\\3.jpg,no\r\ngone.jpg,yes\r\n'
                                           .encode())
     source = read_source(str(tmp_path / "labels.csv"), PLAIN)
-    assert [(p.picture, p.label) for p in source.pictures] == [("2.jpg", "no"), ("images/a, b.jpg", "yes"), ("sub/3.jpg", "no")]
-    assert [p.picture for p in source.missing] == ["gone.jpg"]
+    assert [(p.image, p.label) for p in source.images] == [("2.jpg", "no"), ("images/a, b.jpg", "yes"), ("sub/3.jpg", "no")]
+    assert [p.image for p in source.missing] == ["gone.jpg"]
 
 
 @pytest.mark.parametrize("path", ["../secret.jpg", "/etc/passwd", "a/../../x.jpg", "..\\x.jpg", "C:\\x.jpg", "s3://b/x.jpg", ".."])
@@ -69,7 +69,7 @@ def test_csv_path_that_leaves_the_source_is_refused_with_its_line(tmp_path: Path
     ("file,what,more\na.jpg,1,2\n", "line 1: 3 columns; two are needed"),
     ("file,what\na.jpg\n", "line 2: 1 columns"),
     ("file,what\na.jpg,\n", "line 2: the label is empty"),
-    ("file,what\n,1\n", "line 2: the picture is empty"),
+    ("file,what\n,1\n", "line 2: the image is empty"),
     ("file,what\na.jpg,1\na.jpg,0\n", "line 3: a.jpg is labelled '0' here and '1' before"),
 ])
 def test_csv_fault_names_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -86,10 +86,10 @@ def test_csv_that_is_not_utf8_says_so(tmp_path: Path) -> None:
 
 
 def test_empty_absent_and_one_class_sources_say_what_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(MissingInput, match="no pictures"):
+    with pytest.raises(MissingInput, match="no images"):
         read_source(str(tmp_path / "absent"), PLAIN)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingInput, match="no pictures"):
+    with pytest.raises(MissingInput, match="no images"):
         read_source(str(tmp_path / "empty"), PLAIN)
     with pytest.raises(MissingInput, match=r"absent\.csv"):
         read_source(str(tmp_path / "absent.csv"), PLAIN)
@@ -102,10 +102,10 @@ def test_s3_source_lists_as_the_folder_does(tmp_path: Path, s3_here: S3) -> None
     for label in ("bar", "disc"):
         draw(tmp_path / label / "1.jpg", label, 1)
     uri = s3_here.upload(tmp_path, "listed")
-    assert read_source(uri, PLAIN).pictures == read_source(str(tmp_path), PLAIN).pictures
+    assert read_source(uri, PLAIN).images == read_source(str(tmp_path), PLAIN).images
 
 
 def test_the_studys_own_csv_is_read() -> None:
     source = read_source(str(shared("data", "emergency", "emergency_classification.csv")), PLAIN)
-    assert (len(source.pictures), source.missing, source.classes) == (201, [], ["0", "1"])
-    assert sum(p.label == "1" for p in source.pictures) == 85
+    assert (len(source.images), source.missing, source.classes) == (201, [], ["0", "1"])
+    assert sum(p.label == "1" for p in source.images) == 85

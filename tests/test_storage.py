@@ -9,8 +9,9 @@ import pytest
 
 from conftest import S3
 from job.errors import AccessDenied, BadConfig, JobError, MissingInput, TryAgain
-from job.outbox import Outbox
-from job.storage import Folder, LocalFolder, open_folder, read_uri, split_uri
+from job.folder.local import LocalFolder
+from job.folder.outbox import Outbox
+from job.folder.storage import Folder, open_folder, read_uri, split_uri
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -45,7 +45,7 @@ def assert_same_outcome(one: Path, other: Path, trial: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = ("import sys; sys.argv = ['job', '--help']\nfrom job.cli import main\ntry:\n    main()\nfinally:\n"
+    code = ("import sys; sys.argv = ['job', '--help']\nfrom job.cli.main import main\ntry:\n    main()\nfinally:\n"
             "    heavy = {'torch', 'pandas', 'boto3', 'PIL', 'numpy', 'tensorboard'} & set(sys.modules)\n"
             "    print('HEAVY', heavy)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
@@ -74,11 +74,11 @@ def test_sweep_trains_gathers_predicts_and_picks_up_what_exists(shapes: Path, ma
     status = job("status", sweep)
     assert status.code == 0 and "2 done" in status.out
 
-    picture = next((shapes / "disc").iterdir())
+    image = next((shapes / "disc").iterdir())
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
-    found = job("predict", sweep, picture, tmp_path / "bad.jpg", tmp_path / "gone.jpg")
-    assert found.code == 65 and "bad.jpg  not read: not a picture" in found.out and "there is no such file" in found.out
-    line = next(line for line in found.out.splitlines() if line.startswith(str(picture)))
+    found = job("predict", sweep, image, tmp_path / "bad.jpg", tmp_path / "gone.jpg")
+    assert found.code == 65 and "bad.jpg  not read: not an image" in found.out and "there is no such file" in found.out
+    line = next(line for line in found.out.splitlines() if line.startswith(str(image)))
     assert line.split()[1] in ("bar", "disc") and 0.5 <= float(line.split()[2]) <= 1
 
 
@@ -179,7 +179,7 @@ def test_imagenet_weights_out_of_reach_exit_66_with_both_ways_out(shapes: Path, 
     (("sweep", "--grid", "{tmp}/absent.csv", "{tmp}/s"), 66, "absent.csv"),
     (("sweep", "--grid", "{tmp}/bad.csv", "{tmp}/s"), 78, "bad.csv: line 2, column lr"),
     (("sweep", "--grid", "{tmp}/good.csv", "{tmp}/s"), 66, "--images"),
-    (("sweep", "--grid", "{tmp}/good.csv", "--images", "{tmp}/nothing", "{tmp}/s"), 66, "no pictures"),
+    (("sweep", "--grid", "{tmp}/good.csv", "--images", "{tmp}/nothing", "{tmp}/s"), 66, "no images"),
     (("sweep", "--grid", "{tmp}/good.csv", "--images", "{tmp}/nothing", "--val", "0", "{tmp}/s"), 78, "--val is 0"),
     (("prepare", "{tmp}/nothing", "ftp://x/y"), 78, "ftp:// is not supported"),
     (("sweep", "{tmp}/s", "--no-such-option"), 2, "No such option"),
@@ -202,7 +202,7 @@ def test_grid_prints_every_combination_and_sweep_reads_it() -> None:
     assert done.out == "trial,lr,epochs\n1,0.1,10\n2,0.1,20\n3,0.01,10\n4,0.01,20\n"
 
 
-def test_augment_draws_a_sheet_of_plain_and_augmented_pictures(shapes: Path, tmp_path: Path) -> None:
+def test_augment_draws_a_sheet_of_plain_and_augmented_images(shapes: Path, tmp_path: Path) -> None:
     done = job("augment", shapes, "--out", tmp_path / "sheet.png", "--image-size", "40", "--rotation", "30", "--noise", "0.1")
     assert done.code == 0, done.err
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -222,12 +222,12 @@ def test_wanted_recall_sets_the_threshold_of_row_and_prediction(shapes: Path, ma
     found = row(tmp_path / "sweep", "1")
     assert 0 < found["threshold"] <= 1 and found["val_recall_at_threshold"] >= 0.9
     assert found["test_false_negatives_at_threshold"] == found["test_confusion_at_threshold"][1][0]
-    pictures = sorted((shapes / "disc").iterdir())[:5]
-    said = job("predict", tmp_path / "sweep", *pictures).out
+    images = sorted((shapes / "disc").iterdir())[:5]
+    said = job("predict", tmp_path / "sweep", *images).out
     share = f"{found['val_recall_at_threshold']:.0%}"
     assert f"disc from a probability of {found['threshold']:.6g} on, which found {share} of it in validation" in said
     table = (tmp_path / "sweep" / "trials" / "1" / "predictions.csv").read_text().splitlines()
-    assert table[0] == "split,picture,label,predicted,p bar,p disc" and len(table) == 1 + found["num_val"] + found["num_test"]
+    assert table[0] == "split,image,label,predicted,p bar,p disc" and len(table) == 1 + found["num_val"] + found["num_test"]
     discs = [line.split(",")[1] for line in table[1:] if line.startswith("val,disc")]
     lines = job("predict", tmp_path / "sweep", *(shapes / name for name in discs)).out.splitlines()[1:]
     labels = [line.split()[1] for line in lines]
@@ -238,7 +238,7 @@ def test_wanted_recall_sets_the_threshold_of_row_and_prediction(shapes: Path, ma
         assert float(line.split()[2]) == pytest.approx(p_disc if line.split()[1] == "disc" else p_bar, abs=0.01)
 
 
-def test_sample_pictures_are_all_different_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+def test_sample_images_are_all_different_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert job("sample", tmp_path / name, "--num", "40").code == 0
     one, other = ({p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*.jpg")} for n in ("a", "b"))
@@ -257,8 +257,8 @@ def test_sweep_in_s3_equals_the_one_on_disk(shapes: Path, make_grid: Grid, tmp_p
     assert timeless(remote) == timeless(row(tmp_path / "local", "1"))
     keys = {item["Key"] for item in s3.client().list_objects_v2(Bucket="bucket", Prefix="study/")["Contents"]}
     assert {"study/summary.xlsx", "study/pack/passport.json", "study/trials/1/best.safetensors", "study/trials/1/last.pt"} <= keys
-    picture = f"{images}/disc/disc00.jpg"
-    assert f"{picture}  " in job("predict", uri, picture, **s3.env).out
+    image = f"{images}/disc/disc00.jpg"
+    assert f"{image}  " in job("predict", uri, image, **s3.env).out
     assert "1 done" in job("status", uri, **s3.env).out
     again = job("train", uri, "--trial", "1", **s3.env)
     assert again.code == 0 and "already done" in again.out

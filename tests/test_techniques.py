@@ -14,15 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from job.data.augment import Draws
-from job.data.batches import Batches, load_batches, resize_side
+from job.data.batches import Batches, resize_side
+from job.data.load import load_batches
 from job.data.prepare import ensure_pack
+from job.folder.grid import GridError, parse_grid
+from job.folder.storage import open_folder
 from job.record import Epoch
-from job.storage import open_folder
-from job.training.evaluate import average_precision, choose_threshold, figures_at_threshold, roc_auc
-from job.training.fit import Evaluation, class_weights, count_steps, fit, lr_of, new_state
-from job.training.model import build_model, choose_machine, set_training
+from job.training.evaluate import Evaluation, average_precision, choose_threshold, figures_at_threshold, roc_auc
+from job.training.fit import class_weights, count_steps, fit
+from job.training.machine import choose_machine
+from job.training.model import build_model, set_training
+from job.training.schedule import lr_of
+from job.training.state import new_state
 from job.training.stopping import is_better, stopped_early, why_best
-from job.trial import GridError, Trial, parse_grid
+from job.trial import Trial
 
 MLP = Trial(trial="1", model="mlp", weights="none", image_size=16, batch_size=8, epochs=2)
 
@@ -240,13 +245,13 @@ def test_label_smoothing_and_class_weights_are_in_the_loss(packed: Batches) -> N
         assert torch.allclose(found, expected, atol=1e-7) and not torch.allclose(found, plain_step, atol=1e-7)
 
 
-@pytest.mark.parametrize(("pictures", "size", "steps"), [
+@pytest.mark.parametrize(("images", "size", "steps"), [
     (29, 28, 1), (29, 7, 4), (28, 7, 4), (3, 8, 1), (1, 8, 1), (5, 1, 5), (30, 7, 5)])
-def test_lone_last_picture_joins_the_batch_before(pictures: int, size: int, steps: int) -> None:
-    assert count_steps(pictures, size) == steps
+def test_lone_last_image_joins_the_batch_before(images: int, size: int, steps: int) -> None:
+    assert count_steps(images, size) == steps
 
 
-def test_batch_normalisation_survives_a_lone_last_picture(packed: Batches) -> None:
+def test_batch_normalisation_survives_a_lone_last_image(packed: Batches) -> None:
     trial = replace(MLP, image_size=40, batch_norm=True, batch_size=len(packed.indices["train"]) - 1)
     assert len(train(trial, packed)[2]) == 2
 
@@ -256,7 +261,7 @@ def evaluation(scores: list[float], positive: list[int]) -> Evaluation:
     return Evaluation(0.0, 0.0, torch.stack([(1 - p).log(), p.log()], 1), torch.tensor(positive))
 
 
-def test_threshold_gives_the_wanted_recall_on_validation_and_lies_between_pictures() -> None:
+def test_threshold_gives_the_wanted_recall_on_validation_and_lies_between_images() -> None:
     val = evaluation([0.9, 0.8, 0.6, 0.4, 0.3, 0.7, 0.2, 0.1], [1, 1, 1, 1, 1, 0, 0, 0])
     test = evaluation([0.5, 0.35, 0.2, 0.39, 0.6, 0.1], [1, 1, 1, 0, 0, 0])
     for recall, below, above in ((0.2, 0.8, 0.9), (0.21, 0.7, 0.8), (0.8, 0.3, 0.4), (0.81, 0.2, 0.3), (1.0, 0.2, 0.3)):

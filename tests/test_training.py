@@ -17,25 +17,31 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from job.attempt import claim, held
 from job.data.augment import Draws
-from job.data.batches import Batches, load_batches, resize_side
+from job.data.batches import Batches, resize_side
+from job.data.load import load_batches
 from job.data.pack import Passport
 from job.data.prepare import ensure_pack
 from job.errors import BadConfig, BadData, MissingInput
-from job.layout import trial_work
-from job.outbox import Outbox
+from job.folder.layout import trial_work
+from job.folder.lease import claim, held
+from job.folder.local import LocalFolder
+from job.folder.outbox import Outbox
+from job.folder.storage import Folder, open_folder
 from job.record import Epoch, Row
-from job.storage import Folder, LocalFolder, open_folder
 from job.training.checkpoint import read_checkpoint, restore, state_to_bytes
 from job.training.convolution import SmallMapConv2d, speed_up_convolutions
 from job.training.display import Display
-from job.training.evaluate import confusion_matrix, figures_on_test
+from job.training.evaluate import Evaluation, confusion_matrix, evaluate, figures_on_test
 from job.training.events import end_events, epoch_events, file_name, start_events
-from job.training.fit import Evaluation, State, evaluate, fit, lr_of, new_state
-from job.training.model import Machine, build_model, choose_machine, cpu_has_bf16, imagenet_weights, parse_weights
+from job.training.fit import fit
+from job.training.machine import Machine, choose_machine, cpu_has_bf16
+from job.training.model import build_model
 from job.training.records import Records
+from job.training.schedule import lr_of
+from job.training.state import State, new_state
 from job.training.stopping import is_better
+from job.training.weights import imagenet_weights, parse_weights
 from job.trial import Trial
 
 TRIAL = Trial(trial="1", lr=0.05, epochs=3, batch_size=8, image_size=40, weights="none", step_size=2)
@@ -101,7 +107,7 @@ def test_another_seed_is_another_trial(packed: tuple[Folder, Passport]) -> None:
     assert len(losses) == 2
 
 
-def test_every_epoch_sees_every_training_picture_once_in_another_order(packed: tuple[Folder, Passport]) -> None:
+def test_every_epoch_sees_every_training_image_once_in_another_order(packed: tuple[Folder, Passport]) -> None:
     machine, batches, state = begin(packed)
     seen: list[list[int]] = [[]]
 
@@ -110,9 +116,9 @@ def test_every_epoch_sees_every_training_picture_once_in_another_order(packed: t
             seen[-1].extend(indices.tolist())
             return super().augmented(indices, draws)
 
-        def images(self, indices: Tensor) -> Tensor:
+        def centered(self, indices: Tensor) -> Tensor:
             seen[-1].extend(indices.tolist())
-            return super().images(indices)
+            return super().centered(indices)
 
     spy = Spy(**vars(batches))
     for _ in fit(replace(TRIAL, epochs=2), state, spy, machine, go_on):
@@ -153,7 +159,7 @@ def test_best_epoch_follows_monitor_and_mode_and_ties_go_to_the_earlier() -> Non
     assert is_better(Trial(trial="1"), one, None)
 
 
-def test_validation_pictures_are_the_plain_center_crops(packed: tuple[Folder, Passport]) -> None:
+def test_validation_images_are_the_plain_center_crops(packed: tuple[Folder, Passport]) -> None:
     machine, batches, state = begin(packed)
     once, again = (evaluate(state.model, batches, "val", machine) for _ in range(2))
     assert once.loss == again.loss and torch.equal(once.logits_NK, again.logits_NK)
@@ -173,17 +179,17 @@ def test_checkpoint_of_other_settings_or_pack_is_refused(packed: tuple[Folder, P
             read_checkpoint(damaged, TRIAL, PACK, "last.pt")
 
 
-def test_picture_size_beyond_the_pack_is_refused_with_the_size_it_needs(packed: tuple[Folder, Passport]) -> None:
+def test_image_size_beyond_the_pack_is_refused_with_the_size_it_needs(packed: tuple[Folder, Passport]) -> None:
     with pytest.raises(BadConfig, match="--short-side 256"):
         load_batches(*packed, Trial(trial="1"), torch.device("cpu"))
 
 
-def test_smaller_pictures_are_made_from_a_larger_pack(shapes: Path, tmp_path: Path) -> None:
+def test_smaller_images_are_made_from_a_larger_pack(shapes: Path, tmp_path: Path) -> None:
     sweep = open_folder(str(tmp_path))
     passport = ensure_pack(sweep, str(shapes), {"short_side": 128}, lambda done, total: None)
     batches = load_batches(sweep, passport, TRIAL, torch.device("cpu"))
     assert batches.sizes_N2.min(1).values.unique().tolist() == [resize_side(40)]
-    assert batches.images(batches.indices["val"]).shape[1:] == (3, 40, 40)
+    assert batches.centered(batches.indices["val"]).shape[1:] == (3, 40, 40)
 
 
 def test_figures_are_those_of_the_positive_class_for_two_classes() -> None:

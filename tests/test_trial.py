@@ -5,8 +5,9 @@ from dataclasses import asdict, fields
 
 import pytest
 
+from job.folder.grid import GridError, format_grid, parse_grid
 from job.record import Epoch, Row, epochs_from_csv, epochs_to_csv, row_from_json, row_to_json, summarise
-from job.trial import GridError, PictureOptions, Trial, format_grid, parse_grid
+from job.trial import ImageOptions, Trial
 
 
 def test_grid_survives_being_printed_and_read() -> None:
@@ -56,7 +57,7 @@ def test_trial_and_row_share_no_field_so_that_a_row_can_be_flat() -> None:
 
 
 def test_every_field_has_a_help_text() -> None:
-    for kind in (Trial, PictureOptions):
+    for kind in (Trial, ImageOptions):
         assert all(spec.metadata["help"] for spec in fields(kind))
 
 

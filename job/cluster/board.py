@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from job.errors import BadConfig, JobError
-from job.storage import Folder
+from job.folder.storage import Folder
 
 MIRROR_SECONDS = 5.0
 THREADS = 16

@@ -29,11 +29,11 @@ RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001,
 RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
-def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: ClusterOptions, pictures: Mapping[str, Any],
+def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: ClusterOptions, image_options: Mapping[str, Any],
                suffix: str = "") -> list[dict[str, Any]]:
     """A Job for each trajectory, or each trial where every trajectory is one trial (shortest first, as `trajectories` has them).
 
-    sweep: its URI, or $(NAME) of a variable in the ConfigMap. pictures: the PictureOptions that are not to be left to the
+    sweep: its URI, or $(NAME) of a variable in the ConfigMap. image_options: the ImageOptions that are not to be left to the
     sweep's memory or their defaults. suffix: what Jobs that run again have at the end of their names, for the old ones may
     still stand. Raises BadConfig where the sweep's name cannot be told, or no pod could reach it.
     """
@@ -43,7 +43,7 @@ def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: Clu
     name = options.name or dns_name(sweep.rstrip("/").rpartition("/")[2])
     if not name or ("$" in sweep and not options.name):
         raise BadConfig(f"--name is needed: no name for labels follows from {sweep}")
-    how = as_args({"images": options.images, **pictures} if options.images else pictures)
+    how = as_args({"images": options.images, **image_options} if options.images else image_options)
     return [trial_job(["train", sweep, *trial_args(trials), *how], name, trials[-1], options, suffix) for trials in trajectories]
 
 

@@ -18,7 +18,7 @@ class ClusterOptions:
     image: str = option("", "the program's image, best by digest: registry/trialgrid@sha256:...")
     namespace: str = option("", "of the Jobs; left out, kubectl's own")
     name: str = option("", "the sweep's name in labels and Job names; left out, the last part of SWEEP")
-    images: str = option("", "pictures, path or s3:// URI: whichever Job comes first makes the pack from them")
+    images: str = option("", "images, path or s3:// URI: whichever Job comes first makes the pack from them")
     gpu_resource: str = option("nvidia.com/gpu", "the resource that a Job asks for one of; none: train on the CPU")
     runtime_class: str = option("", "the RuntimeClass of the pods, where GPUs need one, such as nvidia on k3s")
     cpu: str = option("3", "processors that a Job asks for")

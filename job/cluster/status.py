@@ -12,11 +12,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from job.attempt import num_attempts, read_attempt
 from job.errors import BadConfig, TryAgain
-from job.layout import PACK, PASSPORT, read_epochs, read_grid, read_row, trial_file, trial_work, trials_with
-from job.results.gather import console
-from job.storage import Folder, join
+from job.folder.attempts import num_attempts, read_attempt
+from job.folder.grid import read_grid
+from job.folder.layout import PACK, PASSPORT, read_epochs, read_row, trial_file, trial_work, trials_with
+from job.folder.storage import Folder, join
+from job.results.terminal import console
 from job.training.display import clock
 from job.trial import Trial
 
@@ -106,7 +107,7 @@ def pack_status(sweep: Folder) -> str:
         return "no pack yet"
     last = read_attempt(sweep, PACK, number)
     doing = "is being built" if last.is_alive else "is not finished"
-    count = f", {last.step} of {last.num_steps} pictures" if last.step else ""
+    count = f", {last.step} of {last.num_steps} images" if last.step else ""
     return f"the pack {doing} (attempt {number} on {last.host}{count}{'; ' + last.cause if last.cause else ''})"
 
 
@@ -145,7 +146,7 @@ def print_status(found: Sequence[TrialStatus], pack: str = "") -> None:
 def render(found: Sequence[TrialStatus], pack: str) -> RenderableType:
     """The table, a line for each cause, and the counts."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("trial", "lr", "state", "epoch", "val loss", "val acc", "pictures/s", "left", "attempts", "where"):
+    for name in ("trial", "lr", "state", "epoch", "val loss", "val acc", "images/s", "left", "attempts", "where"):
         table.add_column(name, justify="left" if name in ("trial", "state", "where") else "right")
 
     def figure(value: float | None, kind: str) -> str:

@@ -1,1 +1,1 @@
-"""Bytes -> labelled pictures -> uint8 pack -> batches."""
+"""Bytes -> labelled images -> uint8 pack -> batches."""

@@ -1,6 +1,6 @@
-"""Augmentation: crop, flips, rotation and shift as one affine map a picture, sampled once; then blur and noise.
+"""Augmentation: crop, flips, rotation and shift as one affine map an image, sampled once; then blur and noise.
 
-A map takes a point of the output, (u, v) from 0 to 1, to a point (x, y) of the picture, in its pixels, whose first
+A map takes a point of the output, (u, v) from 0 to 1, to a point (x, y) of the image, in its pixels, whose first
 pixel spans 0 to 1: x = a u + b v + c. Everything that moves pixels is composed into the map and sampled once.
 """
 
@@ -23,7 +23,7 @@ LOG_RATIO = math.log(4 / 3)
 
 
 def center_boxes(sizes_N2: Tensor, size: int) -> Tensor:
-    """boxes_N4 (top, left, height, width) of torchvision's CenterCrop, for pictures of (height, width) sizes_N2."""
+    """boxes_N4 (top, left, height, width) of torchvision's CenterCrop, for images of (height, width) sizes_N2."""
     corner_N2 = torch.round((sizes_N2 - size) / 2)
     return torch.cat([corner_N2, torch.full_like(corner_N2, size)], 1)
 
@@ -75,7 +75,7 @@ def moved(maps_N23: Tensor, flip_N: Tensor, flip_up_N: Tensor, degrees_N: Tensor
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance has in store for some pictures: their maps, noise's deviations and blur's sigmas (None: none).
+    """What chance has in store for some images: their maps, noise's deviations and blur's sigmas (None: none).
 
     most_blur: the largest sigma that there could be.
     """
@@ -86,13 +86,13 @@ class Draws:
     most_blur: float = 0.0
 
     def part(self, here: slice) -> "Draws":
-        """Those of some of the pictures."""
+        """Those of some of the images."""
         noise_N, sigma_N = (None if x is None else x[here] for x in (self.noise_N, self.sigma_N))
         return Draws(self.maps_N23[here], noise_N, sigma_N, self.most_blur)
 
 
 def draw(sizes_N2: Tensor, trial: Trial, generator: torch.Generator) -> Draws:
-    """Draw each picture's augmentation by the trial's settings; one that is off draws nothing.
+    """Draw each image's augmentation by the trial's settings; one that is off draws nothing.
 
     Turns and shifts are uniform between the setting and its negative, noise and blur between 0 and the setting.
     """
@@ -143,33 +143,33 @@ def noisy(images_NCHW: Tensor, noise_N: Tensor) -> Tensor:
     return (images_NCHW + 255 * noise_N.to(noise, non_blocking=True)[:, None, None, None] * noise).clamp(0, 255)
 
 
-def sample_each(pictures: Sequence[Tensor], maps_N23: Tensor, size: int) -> Tensor:
-    """images_NCHW, float32 0 to 255: each uint8 picture_HWC sampled bilinearly along its map, edges extended.
+def sample_each(images: Sequence[Tensor], maps_N23: Tensor, size: int) -> Tensor:
+    """images_NCHW, float32 0 to 255: each uint8 image_HWC sampled bilinearly along its map, edges extended.
 
-    One grid_sample a picture: on a CPU four times as fast as `sample_ragged` (1,841 against 451 pictures a second on
-    two cores at 224 pixels, the median of 5 runs), because it reads each picture where it lies. The grids are made by
+    One grid_sample an image: on a CPU four times as fast as `sample_ragged` (1,841 against 451 images a second on
+    two cores at 224 pixels, the median of 5 runs), because it reads each image where it lies. The grids are made by
     broadcasting: torch's affine_grid multiplies matrices, and took as long as the sampling itself.
     """
-    images_NCHW = torch.empty(len(pictures), 3, size, size)
-    sizes_N2 = torch.tensor([picture.shape[:2] for picture in pictures], dtype=torch.float64)
-    # grid_sample's coordinates run from -1 to 1 in both output and picture.
+    images_NCHW = torch.empty(len(images), 3, size, size)
+    sizes_N2 = torch.tensor([image.shape[:2] for image in images], dtype=torch.float64)
+    # grid_sample's coordinates run from -1 to 1 in both output and image.
     theta_N23 = torch.cat([maps_N23[..., :2], 2 * maps_N23[..., 2:] + maps_N23[..., :2].sum(2, keepdim=True)], 2)
     theta_N23 /= sizes_N2.flip(1)[..., None]
     theta_N23[..., 2] -= 1
     steps = (2 * torch.arange(size, dtype=torch.float32) + 1) / size - 1
     a, b, c = theta_N23.float()[..., None, None].unbind(2)
     grids_NHW2 = (a * steps + b * steps[:, None] + c).permute(0, 2, 3, 1)
-    for i, picture in enumerate(pictures):
-        source_1CHW = picture.permute(2, 0, 1)[None].float()
+    for i, image in enumerate(images):
+        source_1CHW = image.permute(2, 0, 1)[None].float()
         images_NCHW[i] = functional.grid_sample(source_1CHW, grids_NHW2[i:i + 1], padding_mode="border",
                                                 align_corners=False)[0]
     return images_NCHW
 
 
 def sample_ragged(pixels_P3: Tensor, starts_N: Tensor, sizes_N2: Tensor, maps_N23: Tensor, size: int) -> Tensor:
-    """images_NCHW, float32 0 to 255: the same sampling as one gather, for pictures of any sizes end to end on a GPU.
+    """images_NCHW, float32 0 to 255: the same sampling as one gather, for images of any sizes end to end on a GPU.
 
-    pixels_P3: uint8, the pixels of all pictures; starts_N: each picture's first row of it; all on one device.
+    pixels_P3: uint8, the pixels of all images; starts_N: each image's first row of it; all on one device.
     """
     steps = (torch.arange(size, device=pixels_P3.device, dtype=torch.float32) + 0.5) / size
     a, b, c = maps_N23.float()[:, :, :, None, None].unbind(2)

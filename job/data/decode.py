@@ -1,4 +1,4 @@
-"""Picture files -> uint8 RGB pictures with the wanted short side, or the reason why not; knows no torch."""
+"""Image files -> uint8 RGB images with the wanted short side, or the reason why not; knows no torch."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Pillow's own limit for a decompression bomb, and a ratio that keeps one packed picture under about 4 MB.
+# Pillow's own limit for a decompression bomb, and a ratio that keeps one packed image under about 4 MB.
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 MOST_ASPECT = 20
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -17,7 +17,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Why a file is not a usable picture."""
+    """Why a file is not a usable image."""
 
     reason: str
 
@@ -26,7 +26,7 @@ def decode(data: bytes, short_side: int) -> NDArray[np.uint8] | Rejected:
     """Decode a JPEG, PNG, WebP, GIF, BMP or TIFF file to pixels_HWC, uint8 RGB, its shorter side `short_side` long.
 
     The first frame; EXIF rotation applied; transparency laid over white; 16-bit scaled to 8. The resize is the one of
-    torchvision's Resize on a PIL picture (bilinear, antialiased), so that a centre crop equals its pipeline exactly.
+    torchvision's Resize on a PIL image (bilinear, antialiased), so that a centre crop equals its pipeline exactly.
     """
     if not data:
         return Rejected("empty file (0 bytes)")
@@ -39,12 +39,12 @@ def decode(data: bytes, short_side: int) -> NDArray[np.uint8] | Rejected:
                     return Rejected(f"{width} x {height} is more than {MOST_PIXELS:,} pixels (decompression bomb)")
                 if max(width, height) > MOST_ASPECT * min(width, height):
                     return Rejected(f"{width} x {height} is more than {MOST_ASPECT} times as long as wide")
-                picture = to_rgb(ImageOps.exif_transpose(image))
-        return np.asarray(resize(picture, short_side))
+                rgb = to_rgb(ImageOps.exif_transpose(image))
+        return np.asarray(resize(rgb, short_side))
     except Image.DecompressionBombError:
         return Rejected(f"more than {MOST_PIXELS:,} pixels (decompression bomb)")
     except UnidentifiedImageError:
-        return Rejected("not a picture, or of a kind that is not read (JPEG, PNG, WebP, GIF, BMP, TIFF are)")
+        return Rejected("not an image, or of a kind that is not read (JPEG, PNG, WebP, GIF, BMP, TIFF are)")
     # Pillow's decoders raise these for damaged files; the set was found by flipping bytes of real ones.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
             struct.error) as error:
@@ -52,13 +52,13 @@ def decode(data: bytes, short_side: int) -> NDArray[np.uint8] | Rejected:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes as RGB; raises ValueError for 32-bit float pictures, which have no agreed range."""
+    """Any of Pillow's modes as RGB; raises ValueError for 32-bit float images, which have no agreed range."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        # Integer modes hold 16-bit pictures (PNG, TIFF); Pillow's own conversion would clip them to white.
+        # Integer modes hold 16-bit images (PNG, TIFF); Pillow's own conversion would clip them to white.
         image = Image.fromarray((np.clip(values, 0, 65535) // 257).astype(np.uint8))
     elif image.mode == "F":
-        raise ValueError("32-bit float pictures are not read; save it with 8 or 16 bits")
+        raise ValueError("32-bit float images are not read; save it with 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")
@@ -67,7 +67,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize(image: Image.Image, short_side: int) -> Image.Image:
-    """The picture with its shorter side `short_side` pixels long, its longer one in proportion, rounded down."""
+    """The image with its shorter side `short_side` pixels long, its longer one in proportion, rounded down."""
     width, height = image.size
     short = min(width, height)
     size = (int(short_side * width / short), int(short_side * height / short))

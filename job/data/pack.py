@@ -1,7 +1,7 @@
-"""Pictures -> pack: decoded once, split once, in safetensors shards with a passport. Knows no torch.
+"""Images -> pack: decoded once, split once, in safetensors shards with a passport. Knows no torch.
 
-A shard holds `pixels`, the uint8 RGB pixels of its pictures end to end; pictures-*.csv says, in the same order, each
-picture's name, label, split, height, width, shard and SHA-256. Every file but the passport is named by its content, so
+A shard holds `pixels`, the uint8 RGB pixels of its images end to end; images-*.csv says, in the same order, each
+image's name, label, split, height, width, shard and SHA-256. Every file but the passport is named by its content, so
 builders that run at once never disturb each other; the first passport written makes its builder's files the pack.
 """
 
@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import PIL
@@ -19,19 +20,21 @@ from job.data.shards import make_shards
 from job.data.source import SPLITS, Labelled, Source
 from job.data.split import assign_splits
 from job.errors import BadConfig, BadData
-from job.layout import PACK, PASSPORT, digest, read_json
-from job.storage import Folder, join
-from job.trial import PictureOptions
+from job.folder.layout import PACK, PASSPORT, digest, read_json
+from job.folder.storage import Folder, join
+from job.trial import ImageOptions
 
 RARE_SHARE = 0.1
+# The hash covers the table under the header of version 0.1, so that the same images have the same hash in every version.
+HASHED_HEADER = b"picture,label,split,height,width,shard,sha256\n"
 
 
 @dataclass(frozen=True)
 class Passport:
     """What a pack is made of. `positive` is the class whose recall and false negatives are reported, for two classes.
 
-    counts: split -> class -> pictures. duplicates: groups of byte-identical pictures. left_out: training pictures that
-    also lie in a given val/ or test/. conflicts: byte-identical pictures with different labels.
+    counts: split -> class -> images. duplicates: groups of byte-identical images. left_out: training images that
+    also lie in a given val/ or test/. conflicts: byte-identical images with different labels.
     """
 
     pack_hash: str
@@ -39,7 +42,7 @@ class Passport:
     options: dict[str, object]
     classes: list[str]
     positive: str
-    num_pictures: int
+    num_images: int
     counts: dict[str, dict[str, int]]
     rejected: list[dict[str, str]]
     duplicates: list[list[str]]
@@ -53,9 +56,9 @@ class Passport:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One good picture's line in pictures-*.csv."""
+    """One good image's line in images-*.csv."""
 
-    picture: str
+    image: str
     label: str
     split: str
     height: int
@@ -69,31 +72,44 @@ def read_passport(folder: Folder) -> Passport | None:
     found = read_json(folder, PASSPORT)
     if found is None:
         return None
+    found = as_written_now(found)
     if lacking := [spec.name for spec in fields(Passport) if spec.name not in found]:
         raise BadConfig(f"{join(folder.uri, PASSPORT)}: damaged, {', '.join(lacking)} missing; delete it to make the pack again")
     return Passport(**{spec.name: found[spec.name] for spec in fields(Passport)})
 
 
-def build_pack(source: Source, folder: Folder, options: PictureOptions, progress: Callable[[int, int], None]) -> Passport:
+def as_written_now(passport: dict[str, Any]) -> dict[str, Any]:
+    """A passport whose keys say "image" where version 0.1 wrote "picture"."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [renamed(item) for item in value]
+        return {key.replace("picture", "image"): item for key, item in value.items()} if isinstance(value, dict) else value
+
+    return {key.replace("picture", "image"): renamed(item) if key in ("rejected", "shards") else item
+            for key, item in passport.items()}
+
+
+def build_pack(source: Source, folder: Folder, options: ImageOptions, progress: Callable[[int, int], None]) -> Passport:
     """Decode, split and write the pack, and answer the passport that stands in the folder at the end.
 
-    `progress` is called with pictures done, from 0, and in all. Memory holds a shard, not the pictures. Raises BadData where
-    more than `options.max_bad` of the pictures are unusable, or a class is too small.
+    `progress` is called with images done, from 0, and in all. Memory holds a shard, not the images. Raises BadData where
+    more than `options.max_bad` of the images are unusable, or a class is too small.
     """
     made = Made()
-    rejected = [{"picture": item.picture, "reason": "missing"} for item in source.missing]
-    total, names = len(source.pictures) + len(source.missing), [item.picture for item in source.pictures]
+    rejected = [{"image": item.image, "reason": "missing"} for item in source.missing]
+    total, names = len(source.images) + len(source.missing), [item.image for item in source.images]
     progress(0, len(names))
-    pictures, done = iter(source.pictures), 0
+    images, done = iter(source.images), 0
     for share in make_shards(source.folder, folder, names, options.short_side):
         for outcome in share.outcomes:
-            item = next(pictures)
+            item = next(images)
             if outcome.place:
                 made.kept.append(item)
                 made.lines.append((*outcome.place[:2], len(made.shards) + outcome.place[2], outcome.sha256))
             else:
-                name = item.picture.encode("utf-8", "backslashreplace").decode()
-                rejected.append({"picture": name, "reason": outcome.reason})
+                name = item.image.encode("utf-8", "backslashreplace").decode()
+                rejected.append({"image": name, "reason": outcome.reason})
         made.shards += share.shards
         done += len(share.outcomes)
         check_rejects(rejected, total, options)
@@ -105,7 +121,7 @@ def build_pack(source: Source, folder: Folder, options: PictureOptions, progress
 
 @dataclass
 class Made:
-    """A pack that is being made: the pictures kept, with (height, width, shard, SHA-256) each, and the shards."""
+    """A pack that is being made: the images kept, with (height, width, shard, SHA-256) each, and the shards."""
 
     kept: list[Labelled] = field(default_factory=list)
     lines: list[tuple[int, int, int, str]] = field(default_factory=list)
@@ -116,34 +132,35 @@ class Made:
         return [line[3] for line in self.lines]
 
 
-def check_rejects(rejected: Sequence[dict[str, str]], total: int, options: PictureOptions) -> None:
-    """Raise BadData as soon as too many pictures are unusable."""
+def check_rejects(rejected: Sequence[dict[str, str]], total: int, options: ImageOptions) -> None:
+    """Raise BadData as soon as too many images are unusable."""
     if len(rejected) > options.max_bad * total:
-        some = "\n".join(f"  {item['picture']}: {item['reason']}" for item in rejected[:10])
-        raise BadData(f"{len(rejected)} of {total} pictures cannot be used, more than --max-bad {options.max_bad:g} "
+        some = "\n".join(f"  {item['image']}: {item['reason']}" for item in rejected[:10])
+        raise BadData(f"{len(rejected)} of {total} images cannot be used, more than --max-bad {options.max_bad:g} "
                       f"allows; mend or remove them, or allow more:\n{some}")
 
 
-def describe(source: Source, options: PictureOptions, made: Made, rejected: list[dict[str, str]]) -> tuple[Passport, bytes]:
-    """The passport and the table of what was made; the hash covers pictures, labels, split, options."""
+def describe(source: Source, options: ImageOptions, made: Made, rejected: list[dict[str, str]]) -> tuple[Passport, bytes]:
+    """The passport and the table of what was made; the hash covers images, labels, split, options."""
     kept = made.kept
     labels = [item.label for item in kept]
     if lost := [name for name in source.classes if name not in set(labels)]:
-        raise BadData(f"{source.uri}: no usable picture of class {', '.join(map(repr, lost))}")
+        raise BadData(f"{source.uri}: no usable image of class {', '.join(map(repr, lost))}")
     splits = assign_splits(labels, made.digests, [item.split for item in kept], options)
     counts = collections.Counter(zip(splits, labels, strict=True))
-    table = pictures_table(made, splits)
+    table = images_table(made, splits)
     duplicates, conflicts = find_duplicates(kept, made.digests)
     recorded = {key: value for key, value in asdict(options).items() if key != "max_bad"}
-    core = json.dumps([recorded, source.classes, [shard["sha256"] for shard in made.shards], digest(table)])
+    core = json.dumps([recorded, source.classes, [shard["sha256"] for shard in made.shards],
+                       digest(HASHED_HEADER + table.partition(b"\n")[2])])
     passport = Passport(
         pack_hash=digest(core.encode()), source=source.uri, options=asdict(options), classes=source.classes,
         positive=source.classes[-1] if len(source.classes) == 2 else "",
-        num_pictures=len(kept), counts={split: {c: counts[split, c] for c in source.classes} for split in SPLITS},
+        num_images=len(kept), counts={split: {c: counts[split, c] for c in source.classes} for split in SPLITS},
         rejected=rejected, duplicates=duplicates, conflicts=conflicts,
-        left_out=[item.picture for item, split in zip(kept, splits, strict=True) if not split],
+        left_out=[item.image for item, split in zip(kept, splits, strict=True) if not split],
         warnings=warn(source.classes, collections.Counter(labels), conflicts),
-        table={"name": f"pictures-{digest(table)[:16]}.csv", "sha256": digest(table)}, shards=made.shards,
+        table={"name": f"images-{digest(table)[:16]}.csv", "sha256": digest(table)}, shards=made.shards,
         versions={"pillow": PIL.__version__, "numpy": np.__version__})
     return passport, table
 
@@ -151,29 +168,29 @@ def describe(source: Source, options: PictureOptions, made: Made, rejected: list
 def warn(classes: Sequence[str], counts: collections.Counter[str], conflicts: Sequence[Sequence[str]]) -> list[str]:
     """What a person should know before trusting a figure from this pack."""
     total = sum(counts.values())
-    found = [f"class {name!r} is rare: {counts[name]} of {total} pictures; accuracy alone says little of it"
+    found = [f"class {name!r} is rare: {counts[name]} of {total} images; accuracy alone says little of it"
              for name in classes if counts[name] < min(RARE_SHARE, 0.5 / len(classes)) * total]
-    found += [f"byte-identical pictures have different labels: {', '.join(names)}" for names in conflicts]
+    found += [f"byte-identical images have different labels: {', '.join(names)}" for names in conflicts]
     return found
 
 
 def find_duplicates(kept: Sequence[Labelled], digests: Sequence[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """Groups of byte-identical pictures, and those groups whose labels differ."""
+    """Groups of byte-identical images, and those groups whose labels differ."""
     groups: dict[str, list[Labelled]] = collections.defaultdict(list)
     for item, sha256 in zip(kept, digests, strict=True):
         groups[sha256].append(item)
     same = [group for group in groups.values() if len(group) > 1]
     conflicts = [group for group in same if len({item.label for item in group}) > 1]
-    return [[i.picture for i in group] for group in same], [[i.picture for i in group] for group in conflicts]
+    return [[i.image for i in group] for group in same], [[i.image for i in group] for group in conflicts]
 
 
-def pictures_table(made: Made, splits: Sequence[str]) -> bytes:
-    """pictures-*.csv as bytes: a line a picture, in the order of the shards."""
+def images_table(made: Made, splits: Sequence[str]) -> bytes:
+    """images-*.csv as bytes: a line an image, in the order of the shards."""
     text = io.StringIO(newline="")
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow([spec.name for spec in fields(Packed)])
     for item, split, line in zip(made.kept, splits, made.lines, strict=True):
-        lines.writerow([item.picture, item.label, split, *line])
+        lines.writerow([item.image, item.label, split, *line])
     return text.getvalue().encode()
 
 

@@ -1,4 +1,4 @@
-"""Draws product pictures (phones and other appliances) for demonstrations, every one different, some of them hard."""
+"""Draws product images (phones and other appliances) for demonstrations, every one different, some of them hard."""
 
 import io
 import math
@@ -15,15 +15,15 @@ SHARES = {"phone": 0.4, "tablet": 0.15, "laptop": 0.15, "washing_machine": 0.15,
 CANVAS = 480
 
 
-def draw_pictures(num_pictures: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """`class/name.jpg` and the JPEG file of each of so many pictures; the same for the same numbers."""
+def draw_images(num_images: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """`class/name.jpg` and the JPEG file of each of so many images; the same for the same numbers."""
     for label, share in SHARES.items():
-        for number in range(max(1, round(num_pictures * share))):
-            yield f"{label}/{label}-{number:04d}.jpg", draw_picture(label, random.Random(f"{seed}/{label}/{number}"))
+        for number in range(max(1, round(num_images * share))):
+            yield f"{label}/{label}-{number:04d}.jpg", draw_image(label, random.Random(f"{seed}/{label}/{number}"))
 
 
-def draw_picture(label: str, rng: random.Random) -> bytes:
-    """One picture of a product: background, clutter, the turned product, sometimes something before it, then light."""
+def draw_image(label: str, rng: random.Random) -> bytes:
+    """One image of a product: background, clutter, the turned product, sometimes something before it, then light."""
     width, height = rng.choice([(320, 240), (240, 320), (280, 280), (360, 240)])
     scene = background(rng, CANVAS, CANVAS)
     clutter(rng, scene, rng.randint(0, 3))
@@ -35,10 +35,10 @@ def draw_picture(label: str, rng: random.Random) -> bytes:
     scene.paste(product, (rng.randint(-45, 45), rng.randint(-35, 35)), product)
     if hard:
         clutter(rng, scene, rng.randint(2, 4))
-    picture = scene.resize((width, height), Image.Resampling.BICUBIC)
-    picture = light(rng, picture, hard)
+    image = scene.resize((width, height), Image.Resampling.BICUBIC)
+    image = light(rng, image, hard)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=rng.randint(35, 75) if hard else rng.randint(75, 92))
+    image.save(buffer, "JPEG", quality=rng.randint(35, 75) if hard else rng.randint(75, 92))
     return buffer.getvalue()
 
 
@@ -94,15 +94,15 @@ def turn(rng: random.Random, product: Image.Image, scale: float, spread: float) 
     return product.transform((CANVAS, CANVAS), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
 
 
-def light(rng: random.Random, picture: Image.Image, hard: bool) -> Image.Image:
+def light(rng: random.Random, image: Image.Image, hard: bool) -> Image.Image:
     """Brightness, contrast, tint, focus and grain."""
-    picture = ImageEnhance.Brightness(picture).enhance(rng.uniform(0.35, 1.3) if hard else rng.uniform(0.75, 1.2))
-    picture = ImageEnhance.Contrast(picture).enhance(rng.uniform(0.5, 1.2))
-    picture = ImageEnhance.Color(picture).enhance(rng.uniform(0.2, 1.4))
+    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.35, 1.3) if hard else rng.uniform(0.75, 1.2))
+    image = ImageEnhance.Contrast(image).enhance(rng.uniform(0.5, 1.2))
+    image = ImageEnhance.Color(image).enhance(rng.uniform(0.2, 1.4))
     if hard and rng.random() < 0.5:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.0)))
-    noise = Image.effect_noise(picture.size, rng.uniform(5, 35)).convert("RGB")
-    return Image.blend(picture, noise, rng.uniform(0.02, 0.15 if hard else 0.06))
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.0)))
+    noise = Image.effect_noise(image.size, rng.uniform(5, 35)).convert("RGB")
+    return Image.blend(image, noise, rng.uniform(0.02, 0.15 if hard else 0.06))
 
 
 def screen(rng: random.Random, draw: Draw, box: tuple[float, float, float, float]) -> None:

@@ -1,4 +1,4 @@
-"""Shards of a pack, made by processes side by side: each reads, decodes, hashes and writes its share of the pictures.
+"""Shards of a pack, made by processes side by side: each reads, decodes, hashes and writes its share of the images.
 
 Only what a table's line needs comes back from a process, so that the pixels are not copied from one to the other.
 """
@@ -18,25 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from job.data.cores import num_cores
 from job.data.decode import Rejected, decode
+from job.data.memory import keep_freed_memory
 from job.errors import MissingInput, TryAgain
-from job.layout import digest
-from job.process import keep_freed_memory, num_cores
-from job.storage import Folder, open_folder
+from job.folder.layout import digest
+from job.folder.storage import Folder, open_folder
 
 SHARD_BYTES = 64 << 20
-# A process's share of the pictures at a time: small enough for a few pictures to be shared by many processes, large enough
-# for a shard. It hangs on the number of pictures alone, so that a pack is the same from every machine.
+# A process's share of the images at a time: small enough for a few images to be shared by many processes, large enough
+# for a shard. It hangs on the number of images alone, so that a pack is the same from every machine.
 SHARES, LEAST_SHARE, LARGEST_SHARE = 64, 32, 256
 # So many are decoded sooner than processes are started.
-FEW_PICTURES = 64
+FEW_IMAGES = 64
 # Object storage mostly makes a reader wait.
 READERS, READ_AHEAD = 4, 8
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One picture: the SHA-256 of its file, and its (height, width, shard), or why there is none."""
+    """One image: the SHA-256 of its file, and its (height, width, shard), or why there is none."""
 
     sha256: str
     place: tuple[int, int, int] | None
@@ -45,21 +46,21 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one process has made of some of the pictures: their outcomes, in order, and the shards it wrote."""
+    """What one process has made of some of the images: their outcomes, in order, and the shards it wrote."""
 
     outcomes: list[Outcome]
     shards: list[dict[str, object]]
 
 
 def make_shards(source: Folder, sweep: Folder, names: Sequence[str], short_side: int) -> Iterator[Share]:
-    """The pictures' shares, in order, their shards being written by then; an outcome's shard counts within its share.
+    """The images' shares, in order, their shards being written by then; an outcome's shard counts within its share.
 
-    Each core is at work on a share, and memory holds a shard a process, not the pictures.
+    Each core is at work on a share, and memory holds a shard a process, not the images.
     """
     size = min(LARGEST_SHARE, max(LEAST_SHARE, -(-len(names) // SHARES)))
     shares = [names[start:start + size] for start in range(0, len(names), size)]
     # One more than cores, because a process that writes a shard waits for the disk or the store.
-    num_processes = min(num_cores() + 1, len(shares)) if len(names) > FEW_PICTURES else 1
+    num_processes = min(num_cores() + 1, len(shares)) if len(names) > FEW_IMAGES else 1
     if num_processes == 1:
         for number, share in enumerate(shares):
             yield make_share(source, sweep, share, short_side, number)
@@ -76,7 +77,7 @@ def make_shards(source: Folder, sweep: Folder, names: Sequence[str], short_side:
         except BrokenProcessPool:
             raise TryAgain("a decoding process was killed, perhaps for want of memory; start again") from None
         finally:
-            # Whoever stops early, by a signal too, does not wait for pictures that a slow store still owes.
+            # Whoever stops early, by a signal too, does not wait for images that a slow store still owes.
             if in_flight:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in multiprocessing.active_children():
@@ -89,7 +90,7 @@ def make_share_there(source: str, sweep: str, names: Sequence[str], short_side: 
 
 
 def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: int, number: int) -> Share:
-    """Read, decode and hash some pictures, and write their shards, under names that hold their hashes."""
+    """Read, decode and hash some images, and write their shards, under names that hold their hashes."""
     share, waiting, num_bytes = Share([], []), list[NDArray[np.uint8]](), 0
 
     def close() -> None:
@@ -97,7 +98,7 @@ def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: 
         sha256 = digest(data)
         name = f"pixels-{number:05d}-{sha256[:16]}.safetensors"
         sweep.write(f"pack/{name}", data)
-        share.shards.append({"name": name, "sha256": sha256, "bytes": len(data), "num_pictures": len(waiting)})
+        share.shards.append({"name": name, "sha256": sha256, "bytes": len(data), "num_images": len(waiting)})
         waiting.clear()
 
     for sha256, found in read_and_decode(source, names, short_side):
@@ -116,7 +117,7 @@ def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: 
 
 
 def read_and_decode(source: Folder, names: Sequence[str], short_side: int) -> Iterator[tuple[str, NDArray[np.uint8] | Rejected]]:
-    """The SHA-256 of each picture's file, and its pixels or why it was rejected; a few threads read ahead."""
+    """The SHA-256 of each image's file, and its pixels or why it was rejected; a few threads read ahead."""
     def read(name: str) -> bytes | Rejected:
         try:
             name.encode()

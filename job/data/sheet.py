@@ -1,4 +1,4 @@
-"""A contact sheet of what the net sees: some pictures plain, and beside each how training would augment it."""
+"""A contact sheet of what the net sees: some images plain, and beside each how training would augment it."""
 
 import io
 from collections import defaultdict
@@ -22,41 +22,41 @@ GAP = 4
 
 
 def contact_sheet(source: Source, trial: Trial) -> bytes:
-    """A PNG: a row a picture (classes in turn), first as validation sees it, then as seven epochs would augment it.
+    """A PNG: a row an image (classes in turn), first as validation sees it, then as seven epochs would augment it.
 
-    Raises BadData where none of the pictures can be read.
+    Raises BadData where none of the images can be read.
     """
-    pictures = []
-    names = [item.picture for item in one_of_each_class(source.pictures)]
+    images = []
+    names = [item.image for item in one_of_each_class(source.images)]
     for _, outcome in read_and_decode(source.folder, names, resize_side(trial.image_size)):
         if not isinstance(outcome, Rejected):
-            pictures.append(torch.from_numpy(outcome.copy()))
-        if len(pictures) == ROWS:
+            images.append(torch.from_numpy(outcome.copy()))
+        if len(images) == ROWS:
             break
-    if not pictures:
-        raise BadData(f"{source.uri}: none of its pictures can be read")
-    sizes_N2 = torch.tensor([picture.shape[:2] for picture in pictures])
-    batches = Batches(trial.image_size, torch.device("cpu"), pictures, sizes_N2, torch.zeros(len(pictures)), {}, [], None)
-    indices = torch.arange(len(pictures))
-    columns = [batches.images(indices)]
+    if not images:
+        raise BadData(f"{source.uri}: none of its images can be read")
+    sizes_N2 = torch.tensor([image.shape[:2] for image in images])
+    batches = Batches(trial.image_size, torch.device("cpu"), images, sizes_N2, torch.zeros(len(images)), {}, [], None)
+    indices = torch.arange(len(images))
+    columns = [batches.centered(indices)]
     for version in range(VERSIONS):
         generator = torch.manual_seed(trial.seed + version)
         columns.append(batches.augmented(indices, draw(sizes_N2, trial, generator)))
     return to_png(columns, trial.image_size)
 
 
-def one_of_each_class(pictures: Sequence[Labelled]) -> list[Labelled]:
-    """The pictures reordered: the first of each class, then the second of each, and so on."""
+def one_of_each_class(images: Sequence[Labelled]) -> list[Labelled]:
+    """The images reordered: the first of each class, then the second of each, and so on."""
     number_in_class: dict[str, int] = defaultdict(int)
     order = []
-    for item in pictures:
-        order.append((number_in_class[item.label], item.label, item.picture, item))
+    for item in images:
+        order.append((number_in_class[item.label], item.label, item.image, item))
         number_in_class[item.label] += 1
     return [item for *_, item in sorted(order, key=lambda entry: entry[:3])]
 
 
 def to_png(columns: Sequence[Tensor], size: int) -> bytes:
-    """Normalised images_NCHW, a tensor a column, as one picture."""
+    """Normalised images_NCHW, a tensor a column, as one image."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     step = size + GAP
     sheet = Image.new("RGB", (step * len(columns) + GAP, step * len(columns[0]) + GAP), "white")

@@ -1,19 +1,19 @@
-"""Divides pictures into train, validation and test: stratified, seeded by content, the same on every machine."""
+"""Divides images into train, validation and test: stratified, seeded by content, the same on every machine."""
 
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from job.errors import BadData
-from job.trial import PictureOptions
+from job.trial import ImageOptions
 
 
-def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence[str], options: PictureOptions) -> list[str]:
-    """The split of each picture: 'train', 'val', 'test', or '' for one that is left out of training.
+def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence[str], options: ImageOptions) -> list[str]:
+    """The split of each image: 'train', 'val', 'test', or '' for one that is left out of training.
 
-    Byte-identical pictures (equal digests) land on one side. The order within a class is that of a hash of seed and
+    Byte-identical images (equal digests) land on one side. The order within a class is that of a hash of seed and
     content, so neither names nor machine matter. A split given by folders is kept: only what no folder gives is drawn
-    (validation from train/ where there is no val/), and a training picture that also lies in val/ or test/ is left
+    (validation from train/ where there is no val/), and a training image that also lies in val/ or test/ is left
     out of training. Raises BadData for a class that is too small to be in each split.
     """
     if any(given):
@@ -30,7 +30,7 @@ def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence
 
 
 def keep_given(digests: Sequence[str], given: Sequence[str]) -> list[str]:
-    """The given splits, without training pictures (and validation pictures) that are held out elsewhere too."""
+    """The given splits, without training images (and validation images) that are held out elsewhere too."""
     held_out: dict[str, set[str]] = {split: set() for split in ("val", "test")}
     for digest, split in zip(digests, given, strict=True):
         if split in held_out:
@@ -39,8 +39,8 @@ def keep_given(digests: Sequence[str], given: Sequence[str]) -> list[str]:
     return ["" if digest in blocked[split] else split for digest, split in zip(digests, given, strict=True)]
 
 
-def draw(labels: Sequence[str], digests: Sequence[str], val: float, test: float, options: PictureOptions) -> list[str]:
-    """Draw test, then validation from the rest, class by class; groups of identical pictures stay together."""
+def draw(labels: Sequence[str], digests: Sequence[str], val: float, test: float, options: ImageOptions) -> list[str]:
+    """Draw test, then validation from the rest, class by class; groups of identical images stay together."""
     groups: dict[str, list[int]] = defaultdict(list)
     for i, digest in enumerate(digests):
         groups[digest].append(i)
@@ -51,7 +51,7 @@ def draw(labels: Sequence[str], digests: Sequence[str], val: float, test: float,
     for label, found in sorted(of_class.items()):
         least = 3 if test else 2
         if len(found) < least:
-            raise BadData(f"class {label!r} has {len(found)} different picture{'s' * (len(found) != 1)}; {least} are "
+            raise BadData(f"class {label!r} has {len(found)} different image{'s' * (len(found) != 1)}; {least} are "
                           f"needed, one for each of train, validation{' and test' if test else ''}")
         found.sort(key=lambda members: hashlib.sha256(f"{options.split_seed}/{digests[members[0]]}".encode()).digest())
         total = sum(map(len, found))
@@ -63,7 +63,7 @@ def draw(labels: Sequence[str], digests: Sequence[str], val: float, test: float,
 
 
 def take(groups: Sequence[Sequence[int]], wanted: int, most: int, splits: list[str], split: str) -> int:
-    """Put whole groups into a split until it has the wanted number of pictures; how many groups that took."""
+    """Put whole groups into a split until it has the wanted number of images; how many groups that took."""
     have = count = 0
     while have < wanted and count < most:
         for i in groups[count]:
@@ -74,9 +74,9 @@ def take(groups: Sequence[Sequence[int]], wanted: int, most: int, splits: list[s
 
 
 def check_classes(labels: Sequence[str], splits: Sequence[str]) -> None:
-    """Raise BadData where a class has no training or no validation picture."""
+    """Raise BadData where a class has no training or no validation image."""
     counts = Counter(zip(splits, labels, strict=True))
     for label in sorted(set(labels)):
         for split in ("train", "val"):
             if not counts[split, label]:
-                raise BadData(f"class {label!r} has no {split} picture; every class needs some in train and validation")
+                raise BadData(f"class {label!r} has no {split} image; every class needs some in train and validation")

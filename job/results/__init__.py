@@ -1,1 +1,1 @@
-"""Rows -> table -> workbook; picture -> class with confidence."""
+"""Rows -> table -> workbook; image -> class with confidence."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from job.trial import Trial
 
-TEST = "McNemar's exact test, two-sided, on the same validation pictures"
+TEST = "McNemar's exact test, two-sided, on the same validation images"
 LEVEL = 0.05
 ALIKE_COST = 1.1
 REPEATED = ("best_val_acc", "best_val_loss", "test_acc", "last_test_acc", "test_false_negatives", "seconds")
@@ -18,9 +18,9 @@ FACTOR_LIMITS = {"lr": (2.0, 10.0), "epochs": (1.25, 2.0)}
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The p-value that two classifiers are equally good, from the pictures that only the first or only the second got right.
+    """The p-value that two classifiers are equally good, from the images that only the first or only the second got right.
 
-    Under that hypothesis each such picture is a fair coin (McNemar 1947; the exact binomial form): the two-sided
+    Under that hypothesis each such image is a fair coin (McNemar 1947; the exact binomial form): the two-sided
     probability of a split at least so uneven. 1 where they never differ.
     """
     num, least = only_first + only_second, min(only_first, only_second)
@@ -31,13 +31,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def validation_predictions(data: bytes) -> pd.DataFrame:
-    """The validation pictures of a trial's predictions.csv, by name: label and predicted class."""
-    table = pd.read_csv(io.BytesIO(data), dtype={"picture": str, "label": str, "predicted": str}, keep_default_na=False)
-    return table[table["split"] == "val"].set_index("picture")[["label", "predicted"]]
+    """The validation images of a trial's predictions.csv, by name: label and predicted class."""
+    names = {"image": str, "picture": str, "label": str, "predicted": str}
+    # Version 0.1 called the column picture.
+    table = pd.read_csv(io.BytesIO(data), dtype=names, keep_default_na=False).rename(columns={"picture": "image"})
+    return table[table["split"] == "val"].set_index("image")[["label", "predicted"]]
 
 
 def hits(predictions: pd.DataFrame) -> pd.Series:
-    """Which validation pictures a trial has right: picture -> bool."""
+    """Which validation images a trial has right: image -> bool."""
     return predictions["label"] == predictions["predicted"]
 
 
@@ -48,7 +50,7 @@ def baseline_notes(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame])
         return []
     found = predictions[best]
     commonest, count = found["label"].value_counts().index[0], found["label"].value_counts().iloc[0]
-    notes = [f"always saying {commonest!r} would be right for {count / len(found):.4f} of the {len(found)} validation pictures"]
+    notes = [f"always saying {commonest!r} would be right for {count / len(found):.4f} of the {len(found)} validation images"]
     never = sorted(set(found["label"]) - set(found["predicted"]))
     if never:
         notes.append(f"WARNING: the best trial, {best}, never finds {', '.join(map(repr, never))} in validation")

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from job.errors import BadConfig
+from job.folder.same_settings import check_same
 from job.record import Epoch
-from job.training.fit import State
-from job.training.model import UNREADABLE
+from job.training.state import State
+from job.training.weights import UNREADABLE
 from job.trial import Trial
-from job.unchanged import check_same
 
 KEYS = ("trial", "pack_hash", "precision", "model", "optimizer", "loss_sum", "num_correct", "started_at", "epoch", "step",
         "epoch_seconds", "history", "best_weights", "best_epoch")

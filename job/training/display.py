@@ -65,7 +65,7 @@ class Display:
         return (1 - share) * (time.monotonic() - self.started) / new if new > 0 else 0.0
 
     def packing(self, done: int, total: int) -> None:
-        """So many pictures are decoded; the first call says 0."""
+        """So many images are decoded; the first call says 0."""
         if done == 0:
             self.begin("preparing", total)
         self.advance_to(done)
@@ -79,8 +79,8 @@ class Display:
         for counts in passport.counts.values():
             shares.update(counts)
         classes = ", ".join(f"{name} {shares[name]}" for name in passport.classes)
-        self.say(f"pack {passport.pack_hash[:12]}: {passport.num_pictures} pictures ({splits}; {classes})")
-        some = [f"rejected {item['picture']}: {item['reason']}" for item in passport.rejected]
+        self.say(f"pack {passport.pack_hash[:12]}: {passport.num_images} images ({splits}; {classes})")
+        some = [f"rejected {item['image']}: {item['reason']}" for item in passport.rejected]
         some += [f"byte-identical: {', '.join(names)}" for names in passport.duplicates]
         some += [f"left out of training, for it lies in another split too: {name}" for name in passport.left_out]
         for text in some[:MOST_LINES]:
@@ -98,7 +98,7 @@ class Display:
             self.bar.update(self.task, note=note, description=f"trial {trial.trial} epoch {following}/{trial.epochs}")
         else:
             figures = (f"loss {epoch.train_loss:.4f}, val {epoch.val_loss:.4f}  accuracy {epoch.train_acc:.3f}, "
-                       f"val {epoch.val_acc:.3f}  {epoch.images_per_second or 0:.0f} pictures/s")
+                       f"val {epoch.val_acc:.3f}  {epoch.images_per_second or 0:.0f} images/s")
             left = clock(self.seconds_left(epoch.epoch / trial.epochs))
             self.say(f"trial {trial.trial}  epoch {epoch.epoch}/{trial.epochs}  {figures}  {left} left")
 

@@ -1,12 +1,43 @@
 """Figures of a classifier on a split: confusion matrix, precision, recall, F1, ROC AUC, and those at a chosen threshold."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from job.training.fit import Evaluation
+from job.data.batches import Batches
+from job.training.machine import Machine
+
+# Images of 224 pixels that are evaluated at once, and fewer larger ones: more are no faster, and take memory.
+EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss and accuracy over some images, with logits_NK and labels_N in the host's memory."""
+
+    loss: float
+    acc: float
+    logits_NK: Tensor
+    labels_N: Tensor
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, batches: Batches, split: str, machine: Machine) -> Evaluation:
+    """Loss and accuracy on the centre crops of a split, which must not be empty."""
+    model.eval()
+    most = EVALUATION_BATCH[machine.device.type]
+    logits, indices = [], batches.indices[split]
+    for here_N in indices.split(max(1, min(most, most * 224**2 // batches.image_size**2))):
+        with machine.autocast():
+            logits.append(model(batches.centered(here_N)).float())
+    logits_NK, labels_N = torch.cat(logits).cpu(), batches.labels_N[indices]
+    loss = functional.cross_entropy(logits_NK.double(), labels_N).item()
+    acc = (logits_NK.argmax(1) == labels_N).double().mean().item()
+    return Evaluation(loss, acc, logits_NK, labels_N)
 
 
 def confusion_matrix(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> Tensor:
@@ -41,16 +72,16 @@ def figures_of(confusion_KK: Tensor, prefix: str) -> dict[str, Any]:
 def positive_margins(evaluation: Evaluation) -> Tensor:
     """margins_N, float64: the second logit of two less the first, whose sigmoid is the probability of the positive class.
 
-    Ranked by it rather than by the probability, which rounds to 1 for many pictures of a sure net.
+    Ranked by it rather than by the probability, which rounds to 1 for many images of a sure net.
     """
     logits_NK = evaluation.logits_NK.double()
     return logits_NK[:, 1] - logits_NK[:, 0]
 
 
 def choose_threshold(margins_N: Tensor, positive_N: Tensor, recall: float) -> float:
-    """A margin from which at least the wanted share of the positives lies, and as few other pictures as that allows.
+    """A margin from which at least the wanted share of the positives lies, and as few other images as that allows.
 
-    Halfway to the next picture below, so that a last bit that differs from batch to batch decides nothing.
+    Halfway to the next image below, so that a last bit that differs from batch to batch decides nothing.
     """
     ranked = margins_N[positive_N].sort(descending=True).values
     # The small number keeps 0.95 * 20 = 19.000000000000004 from asking for a twentieth.

@@ -5,104 +5,30 @@ restored continues as if it had never stopped.
 """
 
 import functools
-import hashlib
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from job.data.augment import Draws, draw
 from job.data.batches import Batches
 from job.record import Epoch
+from job.training.evaluate import evaluate
 from job.training.gpu import GpuSteps
-from job.training.model import Machine, set_training, state_copy
+from job.training.machine import Machine
+from job.training.model import set_training, state_copy
+from job.training.schedule import lr_of
+from job.training.state import State, generator_for, seed_of
 from job.training.stopping import is_better, why_ended
 from job.trial import Trial
 
-# Pictures of 224 pixels that are evaluated at once, and fewer larger ones: more are no faster, and take memory.
-EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
 BLOCK = 64
 
 
-@dataclass
-class State:
-    """A trial under way: `epoch` passes are finished, and `step` steps of the next one."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    loss_sum: Tensor
-    num_correct: Tensor
-    started_at: str
-    epoch: int = 0
-    step: int = 0
-    epoch_seconds: float = 0.0
-    history: list[Epoch] = field(default_factory=list)
-    best: Epoch | None = None
-    best_weights: dict[str, Tensor] | None = None
-    best_evaluations: "dict[str, Evaluation]" = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean loss and accuracy over some pictures, with logits_NK and labels_N in the host's memory."""
-
-    loss: float
-    acc: float
-    logits_NK: Tensor
-    labels_N: Tensor
-
-
-def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str) -> State:
-    """The state before the first step."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    on_gpu = machine.device.type == "cuda"
-    # On a GPU one kernel for all weights, and a learning rate that a graph of the step can read; on a CPU both are slower.
-    lr = torch.tensor(trial.lr, device=machine.device) if on_gpu else trial.lr
-    optimizer: torch.optim.Optimizer
-    if trial.optimizer == "adam":
-        optimizer = torch.optim.Adam(weights, lr, weight_decay=trial.weight_decay, fused=on_gpu, capturable=on_gpu)
-        # The steps before the graph are meant to run without one.
-        optimizer._warned_capturable_if_run_uncaptured = True
-    else:
-        optimizer = torch.optim.SGD(weights, lr, trial.momentum, weight_decay=trial.weight_decay, fused=on_gpu)
-    zero = torch.zeros((), dtype=torch.float64, device=machine.device)
-    return State(model, optimizer, zero, zero.clone(), started_at)
-
-
-def seed_of(trial: Trial, *parts: object) -> int:
-    """A seed that is a hash of the trial's seed and the given parts."""
-    text = "/".join(map(str, (trial.seed, *parts)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
-
-
-def generator_for(trial: Trial, *parts: object) -> torch.Generator:
-    """A generator with such a seed."""
-    return torch.Generator().manual_seed(seed_of(trial, *parts))
-
-
-def lr_of(trial: Trial, epoch: int, step: int = 0, num_steps: int = 1) -> float:
-    """The learning rate of a step, epochs and steps counted from 0.
-
-    The schedule step is torch's StepLR; cosine is torch's CosineAnnealingLR at the epochs' beginnings and goes on between
-    them; a linear warm-up reaches lr with the last step of its epochs.
-    """
-    done = epoch + step / num_steps
-    factor = 1.0
-    if trial.schedule == "step":
-        factor = trial.gamma ** (epoch // trial.step_size)
-    elif trial.schedule == "cosine":
-        total = max(trial.epochs - trial.warmup, 1e-9)
-        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done - trial.warmup) / total)))
-    warm = min(1.0, (epoch + (step + 1) / num_steps) / trial.warmup) if trial.warmup else 1.0
-    return float(trial.lr * factor * warm)
-
-
 def class_weights(trial: Trial, batches: Batches) -> Tensor | None:
-    """weights_K, float32: n / (K n_k), as scikit-learn's 'balanced', of the training pictures; None where all count alike."""
+    """weights_K, float32: n / (K n_k), as scikit-learn's 'balanced', of the training images; None where all count alike."""
     if trial.class_weights == "none":
         return None
     counts_K = torch.bincount(batches.labels(batches.indices["train"]))
@@ -127,7 +53,7 @@ Advance = Callable[[Tensor, Draws, float], None]
 
 
 def stepper(trial: Trial, state: State, batches: Batches, machine: Machine, say: Callable[[str], None]) -> Advance:
-    """What does one step on the pictures of these indices, augmented as drawn, at this learning rate."""
+    """What does one step on the images of these indices, augmented as drawn, at this learning rate."""
     loss_of = functools.partial(training_loss, weights_K=class_weights(trial, batches), smoothing=trial.label_smoothing)
 
     def train(images_NCHW: Tensor, labels_N: Tensor) -> None:
@@ -177,20 +103,20 @@ def steps_of(trial: Trial, state: State, batches: Batches, order_N: Tensor) -> I
             yield step, here_N[of_step], draws.part(of_step)
 
 
-def count_steps(num_pictures: int, batch_size: int) -> int:
+def count_steps(num_images: int, batch_size: int) -> int:
     """The steps of an epoch.
 
-    A single picture that would be left over joins the last batch: batch normalisation has no deviation of one.
+    A single image that would be left over joins the last batch: batch normalisation has no deviation of one.
     """
-    whole, rest = divmod(num_pictures, batch_size)
+    whole, rest = divmod(num_images, batch_size)
     return whole + (rest > 1 or whole == 0)
 
 
 def training_loss(logits_NK: Tensor, labels_N: Tensor, weights_K: Tensor | None, smoothing: float) -> Tensor:
-    """The mean cross-entropy of a batch, each picture times the weight of its class.
+    """The mean cross-entropy of a batch, each image times the weight of its class.
 
-    Divided by the number of pictures, not by the sum of the batch's weights as torch would: so small batches weigh a rare
-    class as much as large ones, and the epoch's mean is the mean over its pictures.
+    Divided by the number of images, not by the sum of the batch's weights as torch would: so small batches weigh a rare
+    class as much as large ones, and the epoch's mean is the mean over its images.
     """
     total = functional.cross_entropy(logits_NK, labels_N, weights_K, reduction="sum", label_smoothing=smoothing)
     return total / len(labels_N)
@@ -226,30 +152,3 @@ def finish_epoch(trial: Trial, state: State, batches: Batches, machine: Machine)
     state.loss_sum.zero_()
     state.num_correct.zero_()
     return epoch
-
-
-@torch.inference_mode()
-def evaluate(model: nn.Module, batches: Batches, split: str, machine: Machine) -> Evaluation:
-    """Loss and accuracy on the centre crops of a split, which must not be empty."""
-    model.eval()
-    most = EVALUATION_BATCH[machine.device.type]
-    logits, indices = [], batches.indices[split]
-    for here_N in indices.split(max(1, min(most, most * 224**2 // batches.image_size**2))):
-        with machine.autocast():
-            logits.append(model(batches.images(here_N)).float())
-    logits_NK, labels_N = torch.cat(logits).cpu(), batches.labels_N[indices]
-    loss = functional.cross_entropy(logits_NK.double(), labels_N).item()
-    acc = (logits_NK.argmax(1) == labels_N).double().mean().item()
-    return Evaluation(loss, acc, logits_NK, labels_N)
-
-
-def evaluate_best(state: State, batches: Batches, split: str, machine: Machine) -> Evaluation:
-    """The best epoch's evaluation on a split, made once: the rows of a trajectory mostly share it."""
-    assert state.best and state.best_weights, "no epoch was finished"
-    if split not in state.best_evaluations:
-        last_weights = None if state.best is state.history[-1] else state_copy(state.model)
-        state.model.load_state_dict(state.best_weights)
-        state.best_evaluations[split] = evaluate(state.model, batches, split, machine)
-        if last_weights:
-            state.model.load_state_dict(last_weights)
-    return state.best_evaluations[split]

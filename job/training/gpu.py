@@ -1,7 +1,7 @@
 """Training steps on a GPU: the host describes each batch and never waits, and one CUDA graph does the whole step.
 
 A step of ResNet18 is some hundred kernels; at the study's batch of 4 launching them one by one takes longer than they do. The
-graph launches them at once: rendering the pictures, forward, backward, optimizer and sums.
+graph launches them at once: rendering the images, forward, backward, optimizer and sums.
 """
 
 from collections.abc import Callable
@@ -36,35 +36,35 @@ class GpuSteps:
         self.earlier = torch.cuda.Event()
 
     def __call__(self, indices: Tensor, draws: Draws, lr: float) -> None:
-        """One step on the pictures of these indices, augmented as drawn; returns before the device has done it."""
+        """One step on the images of these indices, augmented as drawn; returns before the device has done it."""
         self.learning_rate.fill_(lr)
-        pixels_P3, pictures_N12 = self.batches.fed(indices, draws)
+        pixels_P3, images_N12 = self.batches.fed(indices, draws)
         whole = len(indices) == self.batch_size
         if whole and self.num_done >= WARM_UP_STEPS and not self.graph and not self.graph_fails:
             self.capture(pixels_P3, draws)
         if whole and self.graph:
-            self.pictures_N12.copy_(pictures_N12, non_blocking=True)
+            self.images_N12.copy_(images_N12, non_blocking=True)
             if self.pixels_P3 is not pixels_P3:
                 self.pixels_P3[:len(pixels_P3)].copy_(pixels_P3)
             self.graph.replay()
         else:
-            self.step(pixels_P3, pictures_N12.to(self.batches.device, non_blocking=True), draws)
+            self.step(pixels_P3, images_N12.to(self.batches.device, non_blocking=True), draws)
         self.keep_pace()
 
-    def step(self, pixels_P3: Tensor, pictures_N12: Tensor, draws: Draws) -> None:
-        self.train(*self.batches.rendered(pixels_P3, pictures_N12, draws))
+    def step(self, pixels_P3: Tensor, images_N12: Tensor, draws: Draws) -> None:
+        self.train(*self.batches.rendered(pixels_P3, images_N12, draws))
 
     def capture(self, pixels_P3: Tensor, draws: Draws) -> None:
-        """Make the graph, which reads its pictures from tensors of its own; nothing is computed yet."""
+        """Make the graph, which reads its images from tensors of its own; nothing is computed yet."""
         device = self.batches.device
-        self.pictures_N12 = torch.zeros(self.batch_size, 12, dtype=torch.float64, device=device)
+        self.images_N12 = torch.zeros(self.batch_size, 12, dtype=torch.float64, device=device)
         self.pixels_P3 = pixels_P3
         if self.batches.resident_P3 is None:
             self.pixels_P3 = torch.zeros(self.batches.most_pixels(self.batch_size), 3, dtype=torch.uint8, device=device)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(device)):
-                self.step(self.pixels_P3, self.pictures_N12, draws)
+                self.step(self.pixels_P3, self.images_N12, draws)
         except RuntimeError as error:
             # Also where the memory is enough for the step alone: a graph keeps its own. What ends a capture hides the reason.
             reason = str(error.__context__ or error).splitlines()[0]

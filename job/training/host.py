@@ -11,9 +11,8 @@ from typing import Any
 import torch
 import torchvision
 
-from job.attempt import now
 from job.data.pack import Passport
-from job.process import host_name
+from job.folder.attempts import host_name, now
 
 
 def circumstances(passport: Passport) -> dict[str, Any]:

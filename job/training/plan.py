@@ -11,14 +11,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from job.attempt import last_attempt
-from job.data.batches import load_batches
+from job.data.load import load_batches
 from job.data.pack import Passport
-from job.layout import read_row, trial_work
-from job.storage import Folder
+from job.folder.attempts import last_attempt
+from job.folder.layout import read_row, trial_work
+from job.folder.storage import Folder
 from job.training.display import clock
-from job.training.fit import count_steps, evaluate, new_state, stepper, train_epoch
-from job.training.model import Machine, build_model, choose_machine
+from job.training.evaluate import evaluate
+from job.training.fit import count_steps, stepper, train_epoch
+from job.training.machine import Machine, choose_machine
+from job.training.model import build_model
+from job.training.state import new_state
 from job.trial import Trial, trajectories
 
 # On a GPU the fourth step makes the graph that the later ones are.

@@ -4,18 +4,20 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 
-from job.attempt import Lease
 from job.data.batches import Batches
 from job.data.pack import Passport
 from job.errors import Stopped
-from job.layout import trial_file
-from job.outbox import Outbox
+from job.folder.layout import trial_file
+from job.folder.lease import Lease
+from job.folder.outbox import Outbox
 from job.record import Row, epochs_to_csv
 from job.training.checkpoint import state_to_bytes
 from job.training.display import Display
 from job.training.events import end_events, epoch_events, file_name, start_events
-from job.training.fit import State, count_steps
-from job.training.model import Machine, weights_to_bytes
+from job.training.fit import count_steps
+from job.training.machine import Machine
+from job.training.state import State
+from job.training.weights import weights_to_bytes
 from job.trial import Trial
 
 # How long finishing waits for storage that does not answer before it gives up with 'try again'.

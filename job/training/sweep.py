@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
-from job.attempt import Busy
 from job.data.pack import Passport
 from job.errors import AccessDenied, JobError, Stopped, TakenOver, TryAgain
+from job.folder.lease import Busy
+from job.folder.storage import Folder
 from job.record import Row
-from job.storage import Folder
 from job.training.display import Display
-from job.training.run import failed_rows, failure_since, finished_row, run_trial
+from job.training.rows import failed_rows, failure_since, finished_row
+from job.training.run import run_trial
 from job.trial import Trial, trajectories
 
 

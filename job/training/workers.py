@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from job.data.cores import num_cores
 from job.data.pack import Passport
 from job.errors import JobError, Stopped, TryAgain
-from job.layout import read_row
-from job.process import num_cores
+from job.folder.layout import read_row
+from job.folder.storage import Folder, open_folder
 from job.record import Row
-from job.storage import Folder, open_folder
 from job.training.display import Display
 from job.trial import Trial, trajectories
 
@@ -45,7 +45,7 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
 
     Where there are several GPUs each worker has one, else they share the GPU or the cores.
     """
-    from job.training.run import failed_rows, finished_row
+    from job.training.rows import failed_rows, finished_row
     from job.training.sweep import run_sweep, stop_signals
 
     devices = gpus()
@@ -62,20 +62,10 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
     with stop_signals() as stop:
         workers = []
         for number in range(num_workers):
-            own = ({"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices
-                   else {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers))})
             order = [trial for group in [*groups[number:], *groups[:number]] for trial in group]
+            own = environment_of(number, num_workers, devices)
             workers.append(Worker(own, sweep.uri, order, passport, independent, failed_before))
-        told = False
-        # Each is asked, not only the first that is.
-        while sum(worker.is_at_work() for worker in workers):
-            time.sleep(POLL_SECONDS)
-            if stop.is_set() and not told:
-                told = True
-                for worker in workers:
-                    worker.process.terminate()
-        if stop.is_set():
-            raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
+        wait_for(workers, stop)
     for worker in workers:
         if isinstance(worker.outcome, JobError):
             raise worker.outcome
@@ -84,6 +74,27 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
     failures = [item for worker in workers if isinstance(worker.outcome, dict) for item in worker.outcome.items()]
     # A failure is known to each worker; the one that had it knows its kind, and has the last word.
     return dict(sorted(failures, key=lambda item: type(item[1]) is not JobError))
+
+
+def environment_of(number: int, num_workers: int, devices: Sequence[str]) -> dict[str, str]:
+    """The variables of one worker: its GPU, or its share of the cores."""
+    if devices:
+        return {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]}
+    return {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers))}
+
+
+def wait_for(workers: Sequence["Worker"], stop: threading.Event) -> None:
+    """Wait until every worker has ended; passes a stop signal on to them, and then raises Stopped."""
+    told = False
+    # Each is asked, not only the first that is at work.
+    while sum(worker.is_at_work() for worker in workers):
+        time.sleep(POLL_SECONDS)
+        if stop.is_set() and not told:
+            told = True
+            for worker in workers:
+                worker.process.terminate()
+    if stop.is_set():
+        raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
 
 
 class Worker:

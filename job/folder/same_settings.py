@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from job.attempt import last_attempt
 from job.errors import BadConfig
-from job.layout import read_row, trial_file, trial_work
-from job.storage import Folder, join
+from job.folder.attempts import last_attempt
+from job.folder.layout import read_row, trial_file, trial_work
+from job.folder.storage import Folder, join
 from job.trial import Trial
 
 

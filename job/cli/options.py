@@ -3,11 +3,28 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from job.errors import BadConfig
+from job.trial import ImageOptions, Trial
+
+if TYPE_CHECKING:
+    from job.training.display import Display
+
+SETTINGS = [spec.name for spec in fields(Trial) if spec.name != "trial"]
+Sweep = Annotated[str, typer.Argument(metavar="SWEEP", show_default=False,
+                                      help="The sweep's folder: a path or s3://bucket/folder.")]
+SOURCE_HELP = "A folder of class folders or a CSV of labels, path or s3:// URI."
+Images = Annotated[str, typer.Option("--images", help="Images: a folder of class folders or a CSV of labels, path or s3:// "
+                                     "URI. May be left out where the sweep has a pack.", show_default=False)]
+Grid = Annotated[str, typer.Option("--grid", help="The trials: a CSV file, path or s3:// URI. May be left out where the sweep has "
+                                   "a grid.csv.", show_default=False)]
+Independent = Annotated[bool, typer.Option("--independent", help="Train every trial on its own, also where a longer one passes "
+                                           "through it.")]
+PerTrajectory = Annotated[bool, typer.Option("--per-trajectory", help="One Job for all trials that differ in epochs alone, where "
+                                             "the schedule allows it.")]
 
 Kind = TypeVar("Kind")
 
@@ -61,3 +78,19 @@ def make(kind: type[Kind], values: dict[str, Any]) -> Kind:
         # Every message of theirs begins with the field.
         name, _, rest = str(error).partition(" ")
         raise BadConfig(f"--{name.replace('_', '-')} {rest}") from None
+
+
+def image_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The options about images that were given; what was not is remembered by the sweep. Raises BadConfig naming a bad one."""
+    found = given(values, ImageOptions)
+    make(ImageOptions, found)
+    return found
+
+
+def display() -> "Display":
+    """The screen of the commands that take their time."""
+    from rich.console import Console
+
+    from job.training.display import Display
+
+    return Display(Console())

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from job.errors import JobError, TakenOver, TryAgain
-from job.storage import Folder
+from job.folder.storage import Folder
 
 
 class Outbox:

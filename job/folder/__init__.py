@@ -1,0 +1,1 @@
+"""The sweep folder: where its files lie, and who may write them."""

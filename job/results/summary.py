@@ -1,0 +1,141 @@
+"""Rows -> one ranked table, with what a reader must know beside it."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import pandas as pd
+
+from job.errors import MissingInput
+from job.folder.grid import read_grid
+from job.folder.layout import GRID, NEXT_GRID, PASSPORT, read_epochs, read_json, read_row, trial_file, trials_with
+from job.folder.storage import Folder
+from job.record import FIGURES, Epoch, Row
+from job.results.compare import baseline_notes, hits, judge, next_grid, repeat_notes, repeats, validation_predictions, verdict_notes
+from job.trial import Trial, is_max
+
+
+def settings_of(table: pd.DataFrame) -> list[str]:
+    """The Trial fields worth a column: lr, epochs, batch_size, and each that is not at its default in some trial."""
+    return [spec.name for spec in fields(Trial) if spec.name in table and spec.name != "trial"
+            and (spec.name in ("lr", "epochs", "batch_size")
+                 or (table[spec.name].notna() & (table[spec.name] != spec.default)).any())]
+
+
+def has_values(column: pd.Series) -> bool:
+    """Whether a column has anything to show."""
+    return bool((column.notna() & (column.astype(str) != "")).any())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sweep's rows, ranked. `table` has a line a trial: Trial's fields, then Row's, and `rank` (1 is best, or NaN).
+
+    Rows of another pack than the sweep's have no rank: their figures speak of other images.
+    """
+
+    table: pd.DataFrame
+    epochs: dict[str, pd.DataFrame]
+    monitor: str
+    baseline: list[str]
+    repeats: pd.DataFrame
+    next_trials: list[Trial]
+    next_notes: list[str]
+    missing: list[str]
+    other_pack: list[str]
+    failed: list[str]
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The line of the best trial."""
+        first = self.table[self.table["rank"] == 1]
+        return None if first.empty else first.iloc[0]
+
+    @property
+    def positive(self) -> str:
+        """The class that precision, recall and false negatives speak of, where there are two; '' where they are means."""
+        for classes in self.table.get("classes", ()):
+            return str(classes[-1]) if len(classes) == 2 else ""
+        return ""
+
+    def notes(self) -> list[str]:
+        """What a reader must know besides the table."""
+        found = [*self.baseline, *verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
+        if self.next_trials:
+            found.append(f"{NEXT_GRID} is the grid with these trials added: `job sweep --grid SWEEP/{NEXT_GRID} SWEEP`")
+        if self.missing:
+            found.append(f"{len(self.missing)} of the grid's trials have no row yet: {', '.join(self.missing)}")
+        if self.failed:
+            causes = self.table.set_index("trial")["cause"]
+            found += [f"trial {name} failed: {causes[name]}" for name in self.failed]
+        if self.other_pack:
+            found.append(f"not ranked, for their rows are of another pack: {', '.join(self.other_pack)}")
+        return found
+
+
+def collect(sweep: Folder) -> Summary:
+    """Read every row and epoch table of the sweep; raises MissingInput where there is no row at all."""
+    grid_trials = read_grid(sweep) if sweep.exists(GRID) else []
+    grid = [trial.trial for trial in grid_trials]
+    found = trials_with(sweep, "row.json")
+    names = [name for name in grid if name in found] + sorted(found.difference(grid), key=natural)
+    rows = [row for name in names if (row := read_row(sweep, name))]
+    if not rows:
+        hint = "`job status` says how far they are" if grid else "and there is no grid.csv: is this a sweep's folder?"
+        raise MissingInput(f"{sweep.uri}: no trial has a row yet; {hint}")
+    epochs = {row.trial: epochs_table(read_epochs(sweep, row.trial)) for row in rows}
+    passport = read_json(sweep, PASSPORT)
+    pack_hash = passport["pack_hash"] if passport else Counter(row.pack_hash for row in rows).most_common(1)[0][0]
+    table, monitor = rank(rows, pack_hash)
+    predictions = read_predictions(sweep, table[table["rank"].notna()]["trial"])
+    table = judge(table, {name: hits(found) for name, found in predictions.items()})
+    next_trials, next_notes = next_grid(table, grid_trials)
+    next_trials = [*grid_trials, *next_trials] if next_trials else []
+    return Summary(table, epochs, monitor, baseline_notes(table, predictions), repeats(table), next_trials, next_notes,
+                   missing=[name for name in grid if name not in found],
+                   other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
+                   failed=[row.trial for row in rows if row.status == "failed"])
+
+
+def read_predictions(sweep: Folder, trials: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Trial -> its predictions on the validation images, for the trials that left them."""
+    found = {}
+    for trial in trials:
+        with contextlib.suppress(MissingInput):
+            found[trial] = validation_predictions(sweep.read(trial_file(trial, "predictions.csv")))
+    return found
+
+
+def natural(name: str) -> tuple[int, str]:
+    """A sort key by which trial 10 follows trial 9."""
+    return (int(name), "") if name.isdecimal() else (1 << 62, name)
+
+
+def epochs_table(epochs: Sequence[Epoch]) -> pd.DataFrame:
+    """The epochs as a table, a line each, with Epoch's fields as columns."""
+    return pd.DataFrame([asdict(epoch) for epoch in epochs], columns=[spec.name for spec in fields(Epoch)])
+
+
+def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str]:
+    """The table, best first, and the figure that it is sorted by: what the trials monitor in validation, val_acc if they differ.
+
+    Equal figures: the lower validation loss, then fewer epochs, come first.
+    """
+    lines = [{**row.settings, **{key: value for key, value in asdict(row).items() if key != "settings"}} for row in rows]
+    table = pd.DataFrame(lines)
+    usable_rows = [row.settings for row in rows if row.pack_hash == pack_hash and row.status != "failed"]
+    monitored = {(str(settings.get("best_monitor", "val_acc")), str(settings.get("best_mode", "auto"))) for settings in usable_rows}
+    # Figures of the training images say nothing of a winner.
+    monitor, mode = next(iter(monitored)) if len(monitored) == 1 else ("val_acc", "auto")
+    monitor, mode = (monitor, mode) if monitor.startswith("val_") else ("val_acc", "auto")
+    keys = [f"best_{monitor}", "best_val_loss", "epochs"]
+    table["seed"] = table.get("seed", 0)
+    for name in {*keys, "seconds", *(f"{part}_{figure}" for part in ("best", "median", "last") for figure in FIGURES)}:
+        table[name] = pd.to_numeric(table[name]) if name in table else float("nan")
+    usable = (table["pack_hash"] == pack_hash) & (table["status"] != "failed") & table[keys[0]].notna()
+    order = table.assign(unusable=~usable).sort_values(
+        ["unusable", *keys], ascending=[True, not is_max(monitor, mode), True, True], kind="stable").index
+    table = table.loc[order].reset_index(drop=True)
+    table["rank"] = [number + 1.0 if number < usable.sum() else float("nan") for number in range(len(table))]
+    return table, monitor

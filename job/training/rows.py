@@ -1,0 +1,77 @@
+"""The life of a trial's row: finished, failed, set aside to be tried again."""
+
+import contextlib
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+from job.data.pack import Passport
+from job.errors import AccessDenied, JobError, Stopped, TakenOver, TryAgain
+from job.folder.attempts import now
+from job.folder.layout import read_row, trial_file
+from job.folder.lease import Lease
+from job.folder.same_settings import check_same
+from job.folder.storage import Folder, join
+from job.record import Row, row_to_json
+from job.training.display import Display
+from job.training.host import circumstances
+from job.trial import Trial
+
+
+@contextlib.contextmanager
+def failure_as_row(sweep: Folder, trial: Trial, passport: Passport, display: Display, lease: Lease) -> Iterator[None]:
+    """Where the block fails for a reason of the trial's own, write a row that says so, then raise the reason.
+
+    What a later try may mend (storage, credentials, a stop signal) leaves no row; nor does a trial that another process has
+    taken over.
+    """
+    try:
+        yield
+    except (Stopped, TryAgain, AccessDenied, TakenOver):
+        raise
+    except JobError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001 - the one broad except: whatever breaks a trial becomes its row, and exit code 70.
+        display.say(traceback.format_exc())
+        failure = JobError(f"trial {trial.trial}: {type(error).__name__}: {error} (a fault of this program; "
+                           "please report it with the lines above)")
+        failure.__cause__ = error
+    else:
+        return
+    lease.guard()
+    row = Row(settings=asdict(trial), status="failed", cause=str(failure), started_at=now(), **circumstances(passport))
+    sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode())
+    raise failure
+
+
+def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
+    """The row of a trial that is done or diverged; raises BadConfig where it was made with other settings."""
+    row = read_row(sweep, trial.trial)
+    if not row or row.status == "failed":
+        return None
+    where = join(sweep.uri, trial_file(trial.trial, "row.json"))
+    check_same(where, row.settings, row.pack_hash, trial, passport.pack_hash)
+    return row
+
+
+def failed_rows(sweep: Folder, trials: Sequence[Trial]) -> dict[str, Row]:
+    """The rows of those trials that have failed, by the trial's name."""
+    rows = {trial.trial: read_row(sweep, trial.trial) for trial in trials}
+    return {name: row for name, row in rows.items() if row and row.status == "failed"}
+
+
+def failure_since(sweep: Folder, trial: Trial, failed_before: Mapping[str, Row]) -> JobError | None:
+    """Why a trial has failed, where its row says so and is another than the one before."""
+    row = failed_rows(sweep, [trial]).get(trial.trial)
+    return JobError(row.cause) if row and row != failed_before.get(trial.trial) else None
+
+
+def set_failed_aside(sweep: Folder, trial: Trial, lease: Lease) -> None:
+    """Rename the row of a trial that failed, for the trial to be tried again."""
+    name = trial_file(trial.trial, "row.json")
+    row = read_row(sweep, trial.trial)
+    if row and row.status == "failed":
+        number = sum(1 for _ in sweep.names(trial_file(trial.trial, "failed-"))) + 1
+        sweep.write(trial_file(trial.trial, f"failed-{number}.json"), row_to_json(row).encode())
+        lease.guard()
+        sweep.delete(name)

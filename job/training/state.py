@@ -1,0 +1,58 @@
+"""The state of a trial under way, which a checkpoint holds, and the seeds of everything random in it."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from job.record import Epoch
+from job.training.evaluate import Evaluation
+from job.training.machine import Machine
+from job.trial import Trial
+
+
+@dataclass
+class State:
+    """A trial under way: `epoch` passes are finished, and `step` steps of the next one."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss_sum: Tensor
+    num_correct: Tensor
+    started_at: str
+    epoch: int = 0
+    step: int = 0
+    epoch_seconds: float = 0.0
+    history: list[Epoch] = field(default_factory=list)
+    best: Epoch | None = None
+    best_weights: dict[str, Tensor] | None = None
+    best_evaluations: "dict[str, Evaluation]" = field(default_factory=dict)
+
+
+def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str) -> State:
+    """The state before the first step."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    on_gpu = machine.device.type == "cuda"
+    # On a GPU one kernel for all weights, and a learning rate that a graph of the step can read; on a CPU both are slower.
+    lr = torch.tensor(trial.lr, device=machine.device) if on_gpu else trial.lr
+    optimizer: torch.optim.Optimizer
+    if trial.optimizer == "adam":
+        optimizer = torch.optim.Adam(weights, lr, weight_decay=trial.weight_decay, fused=on_gpu, capturable=on_gpu)
+        # The steps before the graph are meant to run without one.
+        optimizer._warned_capturable_if_run_uncaptured = True
+    else:
+        optimizer = torch.optim.SGD(weights, lr, trial.momentum, weight_decay=trial.weight_decay, fused=on_gpu)
+    zero = torch.zeros((), dtype=torch.float64, device=machine.device)
+    return State(model, optimizer, zero, zero.clone(), started_at)
+
+
+def seed_of(trial: Trial, *parts: object) -> int:
+    """A seed that is a hash of the trial's seed and the given parts."""
+    text = "/".join(map(str, (trial.seed, *parts)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def generator_for(trial: Trial, *parts: object) -> torch.Generator:
+    """A generator with such a seed."""
+    return torch.Generator().manual_seed(seed_of(trial, *parts))
