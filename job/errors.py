@@ -1,7 +1,8 @@
-"""Errors that a person can act on, each with the exit code that says whether trying again can help."""
+"""Errors that a user can act on. The exit code of each says whether trying again can help."""
+
 
 class JobError(Exception):
-    """What happened, where, and what to do; `exit_code` is what the process answers."""
+    """Its message says what happened, where, and what to do; the process ends with `exit_code`."""
 
     exit_code = 70
 
@@ -13,37 +14,37 @@ class BadData(JobError):
 
 
 class MissingInput(JobError):
-    """Something that was named does not exist."""
+    """A file or folder that the user named does not exist."""
 
     exit_code = 66
 
 
 class OutOfMemory(JobError):
-    """The accelerator has too little memory for this trial."""
+    """The GPU has too little memory for this trial."""
 
     exit_code = 71
 
 
 class TryAgain(JobError):
-    """Storage is unreachable, throttled or full: the same command may work later."""
+    """Storage is unreachable, throttled or full; the same command may work later."""
 
     exit_code = 75
 
 
 class TakenOver(JobError):
-    """The process was silent for so long that another one has gone on with its work."""
+    """The process was silent for so long that another one has taken over its work."""
 
     exit_code = 75
 
 
 class AccessDenied(JobError):
-    """Credentials are missing, wrong, or not allowed to do this."""
+    """Credentials are missing or wrong, or do not permit this."""
 
     exit_code = 77
 
 
 class BadConfig(JobError):
-    """The grid or an option is wrong, or contradicts what the sweep folder holds."""
+    """The grid or an option is wrong, or contradicts the sweep folder."""
 
     exit_code = 78
 

@@ -1,4 +1,4 @@
-"""The process itself: what tells it from every other, whether another one still runs, and its share of the machine."""
+"""The identity of a process, and whether another process still runs."""
 
 import contextlib
 import os
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def process_id(pid: int | None = None) -> str:
-    """What tells a process from every other: boot, process namespace, number, start time; raises OSError where it is gone.
+    """Return the boot, process namespace, number and start time of a process; raises OSError if it is gone.
 
-    Numbers alone do not: the first process of each container is number 1.
+    Together these are unique. The number alone is not: the first process of every container is number 1.
     """
     pid = pid or os.getpid()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    # The fields of proc_pid_stat(5) after the name, which may hold anything, begin with number 3; 22 is the start time.
+    # Fields of proc_pid_stat(5): 2 is the name, which may contain anything; 3 is the state, 22 the start time.
     state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     if state == "Z":
         raise FileNotFoundError(f"process {pid} has ended")
@@ -21,20 +21,20 @@ def process_id(pid: int | None = None) -> str:
 
 
 def is_gone(process: str) -> bool:
-    """Whether a process of this host, and of this container, runs no more; False where that cannot be told."""
+    """Return whether a process of this host and container has ended; False if that is not known."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         boot, namespace, pid, _ = process.split()
         if process_id().split()[:2] == [boot, namespace]:
             try:
                 return process_id(int(pid)) != process
             except FileNotFoundError:
-                # Where /proc hides others' processes, a signal still tells that they are there.
-                return not answers(int(pid))
+                # /proc may hide the processes of other users; a signal finds them.
+                return not belongs_to_another_user(int(pid))
     return False
 
 
-def answers(pid: int) -> bool:
-    """Whether there is such a process of another user; own ones are seen in /proc."""
+def belongs_to_another_user(pid: int) -> bool:
+    """Return whether the process exists and belongs to another user; /proc shows one's own."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -45,7 +45,7 @@ def answers(pid: int) -> bool:
 
 
 def own_process() -> str:
-    """`process_id` of this process, or nothing where the system has no /proc."""
+    """Return the `process_id` of this process, or '' on a system without /proc."""
     with contextlib.suppress(OSError, IndexError):
         return process_id()
     return ""

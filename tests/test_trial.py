@@ -1,54 +1,35 @@
-"""Grids, rows and epochs: what goes in comes out, and every fault names its line and column."""
+"""The settings of a trial: which go together, what each means, and which trials make a trajectory."""
 
-import math
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 import pytest
 
-from job.folder.grid import GridError, format_grid, parse_grid
-from job.record import Epoch, Row, epochs_from_csv, epochs_to_csv, row_from_json, row_to_json, summarise
-from job.trial import ImageOptions, Trial
+from job.folder.grid import GridError, parse_grid
+from job.record import Row
+from job.trial import ImageOptions, Trial, trajectories
 
 
-def test_grid_survives_being_printed_and_read() -> None:
-    trials = [Trial(trial="a", lr=0.1, epochs=3), Trial(trial="b", lr=1e-5, epochs=90, weights="s3://b/w.pt", seed=7)]
-    assert parse_grid(format_grid(trials)) == trials
-
-
-def test_excel_grid_with_bom_crlf_quotes_and_blank_lines_is_read() -> None:
-    text = '\ufefftrial,"lr",epochs\r\n"one",0.1,10\r\n,,\r\n\r\ntwo, 0.01 ,20\r\n'
-    assert parse_grid(text) == [Trial(trial="one", lr=0.1, epochs=10), Trial(trial="two", lr=0.01, epochs=20)]
-
-
-def test_grid_without_names_is_numbered_and_defaults_are_the_studys_recipe() -> None:
-    first, second = parse_grid("lr,epochs\n0.1,10\n0.01,20\n")
-    assert (first.trial, second.trial) == ("1", "2")
-    assert (first.image_size, first.weights, first.momentum, first.step_size, first.gamma) == (224, "imagenet", 0.9, 7, 0.1)
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    ("trial,lr,epoch\n1,0.1,2\n", "line 1, column 3: unknown column 'epoch'; did you mean epochs?"),
-    ("trial,lr,lr\n1,0.1,2\n", "line 1, column 3: the column 'lr' stands twice"),
-    ("trial,lr\n1,0.1\n1,0.2\n", "line 3, column trial: the name '1' stands in line 2 too"),
-    ("trial,lr\nA,0.1\na,0.2\n", "line 3, column trial: the name 'a' stands in line 2 too"),
-    ("trial,lr\n1,fast\n", "line 2, column lr: lr is 'fast'; a number is needed"),
-    ("trial,epochs\n1,2.5\n", "line 2, column epochs: epochs is '2.5'; a whole number is needed"),
-    ("trial,lr\n1,\n", "line 2, column lr: lr is empty"),
-    ("trial,lr\n1,0\n", "line 2, column lr: lr is 0; it must be greater than 0"),
-    ("trial,lr\n1,nan\n", "line 2, column lr: lr is nan; a finite number is needed"),
-    ("trial,lr\n1,inf\n", "line 2, column lr: lr is inf"),
-    ("trial,epochs\n1,0\n", "line 2, column epochs: epochs is 0; 1 is the least"),
-    ("trial,momentum\n1,1.5\n", "line 2, column momentum: momentum is 1.5; 0.9999 is the most"),
-    ("trial,best_monitor\n1,accuracy\n", "line 2, column best_monitor: best_monitor is 'accuracy'; one of val_loss"),
-    ("trial,lr\n../x,0.1\n", "line 2, column trial: trial is '../x'"),
-    ("trial,lr\n1,0.1,3\n", "line 2: 3 values for 2 columns"),
-    ('trial,lr\n1,"0.1\n', "line 2: "),
-    ("", "no trials"),
-    ("trial,lr\n", "no trials"),
+@pytest.mark.parametrize(("line", "message"), [
+    ("model,weights\nmlp,imagenet",
+     "column weights: weights is imagenet, but model mlp has no such weights; set weights to none"),
+    ("model\nmlp", "column weights: weights is imagenet, but model mlp has no such weights"),
+    ("image_size\n16", "column image_size: image_size is 16; the least for model resnet18 is 40"),
+    ("batch_norm\nyes", "column batch_norm: batch_norm has no effect when model is resnet18"),
+    ("model,weights,freeze\nmlp,w.pt,yes", "column freeze: freeze has no effect when model is mlp"),
+    ("weights,freeze\nnone,yes", "column freeze: freeze is yes, but weights is none"),
+    ("stop_patience\n5", "column stop_patience: stop_patience has no effect when stop_monitor is none"),
+    ("optimizer,momentum\nadam,0.5", "column momentum: momentum has no effect when optimizer is adam"),
+    ("schedule,gamma\ncosine,0.5", "column gamma: gamma has no effect when schedule is cosine"),
+    ("hidden\n10-5", "column hidden: hidden has no effect when model is resnet18"),
+    ("epochs,warmup\n3,3", "column warmup: warmup is 3; it must be less than epochs"),
+    ("model,weights,batch_norm,batch_size\nmlp,none,yes,1", "column batch_size: batch_size is 1; batch_norm needs 2"),
+    ("model,weights,hidden\nmlp,none,100x50", "column hidden: hidden is '100x50'"),
+    ("freeze\nmaybe", "column freeze: freeze is 'maybe'; give yes or no"),
+    ("stop_monitor\naccuracy", "column stop_monitor: stop_monitor is 'accuracy'; give one of none, val_loss"),
 ])
-def test_grid_fault_names_line_and_column(text: str, message: str) -> None:
+def test_settings_that_do_not_go_together_name_their_column(line: str, message: str) -> None:
     with pytest.raises(GridError) as caught:
-        parse_grid(text)
+        parse_grid(line + "\n")
     assert message in str(caught.value)
 
 
@@ -61,37 +42,9 @@ def test_every_field_has_a_help_text() -> None:
         assert all(spec.metadata["help"] for spec in fields(kind))
 
 
-def make_epochs() -> list[Epoch]:
-    return [Epoch(epoch=n, train_loss=1 / (n + 2), train_acc=n / 7, val_loss=0.1 * n, val_acc=1 - n / 9, lr=0.1 / 3,
-                  images_per_second=100.0 * n, train_seconds=1.5, val_seconds=0.25) for n in range(1, 6)]
-
-
-def test_epochs_survive_csv_to_the_last_bit() -> None:
-    assert epochs_from_csv(epochs_to_csv(make_epochs())) == make_epochs()
-
-
-def test_epochs_csv_fault_names_its_line() -> None:
-    with pytest.raises(ValueError, match="line 3"):
-        epochs_from_csv("epoch,train_loss,train_acc,val_loss,val_acc\n1,1,1,1,1\n2,1,x,1,1\n")
-
-
-def test_row_survives_json_and_is_flat() -> None:
-    epochs = make_epochs()
-    row = Row(settings=asdict(Trial(trial="1")), status="done", **summarise(epochs, epochs[2]))
-    text = row_to_json(row)
-    assert row_from_json(text) == row
-    assert '"lr": 0.01' in text and '"settings"' not in text
-    assert (row.median_train_loss, row.best_epoch, row.last_val_loss, row.seconds) == (1 / 5, 3, 0.5, 5 * 1.75)
-
-
-def test_summary_of_a_diverged_trial_leaves_out_what_is_not_finite() -> None:
-    epochs = [*make_epochs()[:2], Epoch(epoch=3, train_loss=math.nan, train_acc=0.5, val_loss=math.inf, val_acc=0.5)]
-    found = summarise(epochs, epochs[1])
-    assert epochs[-1].diverged
-    assert found["last_val_loss"] is None and found["last_train_loss"] is None
-    assert found["median_val_loss"] == pytest.approx(0.15)
-    row_to_json(Row(settings={"trial": "1"}, status="diverged", **found))
-
-
-def test_median_of_an_even_number_of_epochs_is_the_mean_of_the_middle_two() -> None:
-    assert summarise(make_epochs()[:4], None)["median_val_loss"] == pytest.approx(0.25)
+def test_trajectories_are_what_differs_in_epochs_alone_under_a_schedule_that_ignores_the_total() -> None:
+    trials = [Trial(trial="a", epochs=9), Trial(trial="b", epochs=3), Trial(trial="c", epochs=3, lr=0.1),
+              Trial(trial="d", epochs=3, schedule="cosine"), Trial(trial="e", epochs=5, schedule="cosine"),
+              Trial(trial="f", epochs=5, seed=1), Trial(trial="g", epochs=3)]
+    groups = [[trial.trial for trial in group] for group in trajectories(trials)]
+    assert groups == [["b", "g", "a"], ["c"], ["d"], ["e"], ["f"]]

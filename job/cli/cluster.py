@@ -1,49 +1,54 @@
 """Commands about a sweep in a cluster: status, manifests, rerun, tensorboard."""
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from job.cli.options import Grid, PerTrajectory, Sweep, add_options, given, image_options, make
+from job.cli.options import AsJson, Grid, PerTrajectory, Sweep, command, given, image_options, make, note
 from job.cluster.options import ClusterOptions
 from job.trial import ImageOptions, Trial, trajectories
 
 app = typer.Typer()
 
 
-@app.command()
-def status(sweep: Sweep, watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until every trial has "
-                                                             "ended.")] = False) -> None:
-    """Show what each trial is doing."""
-    from job.cluster.status import pack_status, print_status, sweep_status, watch_status
+@command(app)
+def status(sweep: Sweep, watch: Annotated[bool, typer.Option(
+               "--watch", help="Show it again after each change, until every trial has ended.")] = False,
+           json: AsJson = False) -> None:
+    """Show the state of each trial."""
+    from job.cluster.status import pack_status, status_json, sweep_status
+    from job.cluster.watch import print_status, watch_status
     from job.folder.storage import open_folder
+    from job.results.json_output import print_json
 
     folder = open_folder(sweep)
     if watch:
-        watch_status(folder)
+        watch_status(folder, json)
+    elif json:
+        print_json("status", folder, status_json(sweep_status(folder), pack_status(folder)))
     else:
         print_status(sweep_status(folder), pack_status(folder))
 
 
-@add_options(app, ClusterOptions, ImageOptions)
+@command(app, ClusterOptions, ImageOptions)
 def manifests(sweep: Sweep, grid: Grid = "", per_trajectory: PerTrajectory = False, **values: Any) -> None:
-    """Print Kubernetes Jobs, one a trial.
+    """Print Kubernetes Jobs, one per trial.
 
-    Pipe them to `kubectl apply -f -`. The same grid and options give the same Jobs; a changed trial is another Job.
+    Pipe them to `kubectl apply -f -`. The same grid and options give the same Jobs; a changed trial gives a new Job.
     """
     print_jobs(sweep, read_trials(sweep, grid), per_trajectory, values, "")
 
 
-@add_options(app, ClusterOptions, ImageOptions)
-def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="Of trials that failed.")] = False,
-          missing: Annotated[bool, typer.Option("--missing", help="Of trials that have no row, and at which nobody is at "
-                                                "work.")] = False, **values: Any) -> None:
-    """Print Kubernetes Jobs of trials to run again.
+@command(app, ClusterOptions, ImageOptions)
+def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="The trials that failed.")] = False,
+          missing: Annotated[bool, typer.Option(
+              "--missing", help="The trials that have no row and that no process is training.")] = False,
+          **values: Any) -> None:
+    """Print Kubernetes Jobs for trials to run again.
 
-    Their names differ from those of the Jobs before, which may still stand.
+    The names of the Jobs are new, because the earlier Jobs may still exist.
     """
     from job.cluster.status import sweep_status
     from job.folder.storage import open_folder
@@ -55,12 +60,12 @@ def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="O
     trials = read_trials(sweep, "")
     found = [item for item in sweep_status(open_folder(sweep)) if item.state in states and item.trial in trials]
     if not found:
-        print("job: no such trial; nothing to run again", file=sys.stderr)
+        note(f"{sweep}: no trial is {' or '.join(states)}; nothing to run again")
     print_jobs(sweep, [item.trial for item in found], False, values, f"-r{datetime.now(UTC):%m%d%H%M%S}")
 
 
 def read_trials(sweep: str, grid: str) -> list[Trial]:
-    """The trials of a grid, or of the sweep's own."""
+    """Return the trials of a grid, or of the sweep's own."""
     from job.folder.grid import read_grid
     from job.folder.storage import open_folder, split_uri
 
@@ -71,22 +76,24 @@ def read_trials(sweep: str, grid: str) -> list[Trial]:
 
 
 def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values: dict[str, Any], suffix: str) -> None:
-    """Print the Jobs as YAML, and on standard error what to know about the image."""
+    """Print the Jobs as YAML, and a warning on standard error if the image has no digest."""
     from job.cluster.manifests import to_yaml, trial_jobs
 
     options, images = make(ClusterOptions, given(values, ClusterOptions)), image_options(values)
     if "@sha256:" not in options.image:
-        print(f"job: {options.image} is not pinned by its digest: a row will not tell which program made it", file=sys.stderr)
+        note(f"{options.image} has no digest (NAME@sha256:...): the rows will not identify the program that wrote them")
     groups = trajectories(trials) if per_trajectory else [[trial] for trial in trials]
     print(to_yaml(trial_jobs(sweep.rstrip("/"), groups, options, images, suffix)), end="")
 
 
-@app.command()
-def tensorboard(sweep: Sweep, host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every one.")] = "localhost",
-                port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.", min=0, max=65535)] = 6006) -> None:
+@command(app)
+def tensorboard(sweep: Sweep, host: Annotated[str, typer.Option(
+                    help="Address to listen on; 0.0.0.0: all addresses.")] = "localhost",
+                port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.", min=0, max=65535)] = 6006,
+                ) -> None:
     """Watch the sweep in TensorBoard.
 
-    Mirrors its events to the local disk as they come, and serves them.
+    Copies its events to the local disk as they arrive, and serves them.
     """
     from job.cluster.board import serve
     from job.folder.storage import open_folder

@@ -1,11 +1,13 @@
 """Commands that draw images or print a grid: sample, augment, grid."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from job.cli.options import SETTINGS, SOURCE_HELP, add_options, given, make
+from job.cli.options import SETTINGS, SOURCE_HELP, command, given, make
 from job.errors import BadConfig
 from job.folder.grid import format_grid
 from job.trial import AUGMENTATION, ImageOptions, Trial
@@ -13,10 +15,10 @@ from job.trial import AUGMENTATION, ImageOptions, Trial
 app = typer.Typer()
 
 
-@app.command()
+@command(app)
 def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to fill.", show_default=False)],
-           num: Annotated[int, typer.Option(help="How many images.", min=20, max=100_000)] = 400,
-           seed: Annotated[int, typer.Option(help="Another number draws other images.", min=0)] = 0) -> None:
+           num: Annotated[int, typer.Option(help="Number of images.", min=20, max=100_000)] = 400,
+           seed: Annotated[int, typer.Option(help="Seed: another one draws other images.", min=0)] = 0) -> None:
     """Draw sample images, in class folders."""
     from job.data.sample import draw_images
     from job.folder.storage import open_folder
@@ -26,12 +28,12 @@ def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder 
         raise BadConfig(f"{folder}: not empty; name a new folder")
     for name, data in draw_images(num, seed):
         target.write(name, data)
-    typer.echo(f"{folder}: {num} images")
+    say(f"{folder}: {num} images")
 
 
-@add_options(app, Trial, names=SETTINGS, repeatable=True)
+@command(app, Trial, names=SETTINGS, repeatable=True)
 def grid(**values: list[Any]) -> None:
-    """Print a grid: every combination of values.
+    """Print a grid: every combination of the given values.
 
     Repeat an option to give it several values: --lr 0.1 --lr 0.01. The trials are numbered.
     """
@@ -43,16 +45,23 @@ def grid(**values: list[Any]) -> None:
     typer.echo(format_grid(trials), nl=False)
 
 
-@add_options(app, Trial, names=["image_size", *AUGMENTATION, "seed"])
+@command(app, Trial, names=["image_size", *AUGMENTATION, "seed"])
 def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
-            out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"), **values: Any) -> None:
-    """Draw a sheet of what the net will see.
+            out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"),
+            **values: Any) -> None:
+    """Draw a contact sheet of the images as the model sees them.
 
-    A row an image: plain, as validation sees it, then augmented by the given settings.
+    Each line shows one image: first plain, as in validation, then augmented with the given settings.
     """
     from job.data.sheet import contact_sheet
     from job.data.source import read_source
 
     trial = make(Trial, {"weights": "none", "model": "mlp", **given(values, Trial)})
     out.write_bytes(contact_sheet(read_source(source, ImageOptions()), trial))
-    typer.echo(f"{out}: each row is one image, first as validation sees it, then as training may")
+    say(f"{shlex.quote(str(out))}: each line shows one image, plain as in validation, then augmented as in training")
+
+
+def say(text: str) -> None:
+    """Print a line, unless --quiet is given."""
+    if not os.environ.get("TRIALGRID_QUIET"):
+        typer.echo(text)

@@ -8,11 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from job.cli import cluster, images, results, train
+from job.data.cores import share_processor
 from job.errors import JobError, Stopped, TryAgain
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  context_settings={"help_option_names": ["-h", "--help"]})
+for part in (train, results, cluster, images):
+    app.add_typer(part.app)
+
+
 def print_version(wanted: bool) -> None:
-    """Print the version and end, where that is wanted."""
+    """Print the version and exit, if `wanted`."""
     if wanted:
         from importlib.metadata import version
 
@@ -20,39 +26,36 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for part in (train, results, cluster, images):
-    app.add_typer(part.app)
-
-
 @app.callback()
-def options_before_the_command(version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True,
-                                                                     callback=print_version)] = False) -> None:
+def options_before_the_command(version: Annotated[bool, typer.Option(
+        "--version", help="Print the version and exit.", is_eager=True, callback=print_version)] = False) -> None:
     """Find the best learning rate and number of epochs for an image classifier.
 
-    All state lies in one SWEEP folder, a path or an s3:// URI.
+    All state lies in one SWEEP folder: a path or an s3:// URI.
     """
 
 
 def die(number: int, frame: Any) -> None:
-    """End at a signal, with the code that says so: as process 1 of a container there is no default handler."""
+    """Exit at a signal, with the code for it: process 1 of a container has no default handler."""
     sys.exit(128 + number)
 
 
 def main() -> None:
-    """Run the command line; the exit code says whether trying again can help."""
+    """Run the command line; the exit code says whether to try again."""
     signal.signal(signal.SIGTERM, die)
+    share_processor()
     try:
         app()
     except JobError as error:
         print(f"job: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("job: stopped; the same command goes on from what is there", file=sys.stderr)
+        print("job: stopped; run the same command again to resume", file=sys.stderr)
         sys.exit(Stopped.exit_code)
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)
     except OSError as error:
-        # Of the commands' own files every error is a JobError by now; what is left is standard output.
+        # Every error of our own files is a JobError here; what is left is standard output.
         print(f"job: standard output: {error.strerror}", file=sys.stderr)
         os._exit(TryAgain.exit_code)
 

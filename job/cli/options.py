@@ -1,6 +1,8 @@
 """Command-line options made from the fields of our dataclasses, so that a default and its help text stand once."""
 
+import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -14,42 +16,59 @@ if TYPE_CHECKING:
     from job.training.display import Display
 
 SETTINGS = [spec.name for spec in fields(Trial) if spec.name != "trial"]
-Sweep = Annotated[str, typer.Argument(metavar="SWEEP", show_default=False,
-                                      help="The sweep's folder: a path or s3://bucket/folder.")]
-SOURCE_HELP = "A folder of class folders or a CSV of labels, path or s3:// URI."
-Images = Annotated[str, typer.Option("--images", help="Images: a folder of class folders or a CSV of labels, path or s3:// "
-                                     "URI. May be left out where the sweep has a pack.", show_default=False)]
-Grid = Annotated[str, typer.Option("--grid", help="The trials: a CSV file, path or s3:// URI. May be left out where the sweep has "
-                                   "a grid.csv.", show_default=False)]
-Independent = Annotated[bool, typer.Option("--independent", help="Train every trial on its own, also where a longer one passes "
-                                           "through it.")]
-PerTrajectory = Annotated[bool, typer.Option("--per-trajectory", help="One Job for all trials that differ in epochs alone, where "
-                                             "the schedule allows it.")]
+SOURCE_HELP = "A folder of class folders, or a CSV of labels: a path or an s3:// URI."
+Sweep = Annotated[str, typer.Argument(
+    metavar="SWEEP", show_default=False, help="The sweep's folder: a path or s3://bucket/folder.")]
+Images = Annotated[str, typer.Option(
+    "--images", help=f"The images. {SOURCE_HELP} Not needed if the sweep has a pack.", show_default=False)]
+Grid = Annotated[str, typer.Option(
+    "--grid", show_default=False,
+    help="The trials: a CSV file, path or s3:// URI. Not needed if the sweep has a grid.csv.")]
+Independent = Annotated[bool, typer.Option(
+    "--independent", help="Train every trial separately, even if a longer trial passes through it.")]
+PerTrajectory = Annotated[bool, typer.Option(
+    "--per-trajectory", help="Print one Job for all trials that differ in epochs alone, if the schedule allows it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text (docs/sweep-folder.md).")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="TRIALGRID_QUIET", show_envvar=False,
+                                     help="Print results and errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", envvar="TRIALGRID_VERBOSE", show_envvar=False,
+                                       help="Also print each file that is read, written or waited for.")]
 
 Kind = TypeVar("Kind")
 
 
-def add_options(app: typer.Typer, *sources: type, names: Sequence[str] = (), repeatable: bool = False) -> Callable[[Any], Any]:
-    """A decorator that registers a command, whose last parameter is **values, with an option for each field of the sources.
+def command(app: typer.Typer, *sources: type, names: Sequence[str] = (),
+            repeatable: bool = False) -> Callable[[Any], Any]:
+    """Return a decorator that registers a command with --quiet, --verbose, and an option for each field of the sources.
 
-    names: only these fields. An option that is not given is None, or an empty list where it is repeatable. A command's own
-    parameter stands before a field of its name.
+    names: only these fields. The command takes them as **values: an option that is not given is None, or an empty list
+    if it is repeatable. The command's own parameter replaces a field of the same name.
     """
 
-    def register(command: Any) -> Any:
-        own = [p for p in inspect.signature(command).parameters.values() if p.kind != p.VAR_KEYWORD]
+    def register(function: Any) -> Any:
+        own = [p for p in inspect.signature(function).parameters.values() if p.kind != p.VAR_KEYWORD]
         taken = {parameter.name for parameter in own}
         own += [as_parameter(spec, repeatable) for source in sources for spec in fields(source)
                 if spec.name not in taken and (not names or spec.name in names)]
-        command.__signature__ = inspect.Signature(own)
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
-        return app.command()(command)
+        own += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=False)
+                for name, kind in (("quiet", Quiet), ("verbose", Verbose))]
+
+        @functools.wraps(function)
+        def run(quiet: bool, verbose: bool, **values: Any) -> Any:
+            # The environment, because the processes that this one starts obey too.
+            for name, wanted in (("TRIALGRID_QUIET", quiet), ("TRIALGRID_VERBOSE", verbose)):
+                os.environ[name] = "1" if wanted else ""
+            return function(**values)
+
+        run.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
+        return app.command()(run)
 
     return register
 
 
 def as_parameter(spec: Field[Any], repeatable: bool) -> inspect.Parameter:
-    """A field made by `job.trial.option` as a keyword parameter that typer understands."""
+    """Return a field made by `job.trial.option` as a keyword parameter that typer understands."""
     assert spec.default is not MISSING
     kind: Any = type(spec.default)
     declaration = typer.Option(f"--{spec.name.replace('_', '-')}", help=help_of(spec), show_default=False)
@@ -59,38 +78,45 @@ def as_parameter(spec: Field[Any], repeatable: bool) -> inspect.Parameter:
 
 
 def help_of(spec: Field[Any]) -> str:
-    """A field's help text with its default, where that says something."""
+    """Return a field's help text, with its default unless that is empty."""
     shown = "no" if spec.default is False else spec.default
     return str(spec.metadata["help"]) + (f"  [default: {shown}]" if shown != "" else "")
 
 
 def given(values: dict[str, Any], source: type) -> dict[str, Any]:
-    """The options that were given, of those that are fields of `source`."""
+    """Return the options that were given and are fields of `source`."""
     known = {spec.name for spec in fields(source)}
     return {name: value for name, value in values.items() if name in known and value not in (None, [])}
 
 
 def make(kind: type[Kind], values: dict[str, Any]) -> Kind:
-    """A dataclass of ours from options; raises BadConfig naming the option whose value is wrong."""
+    """Return a dataclass of ours made from options; raises BadConfig that names the option with the wrong value."""
     try:
         return kind(**values)
     except ValueError as error:
-        # Every message of theirs begins with the field.
+        # Each of their messages begins with the field.
         name, _, rest = str(error).partition(" ")
         raise BadConfig(f"--{name.replace('_', '-')} {rest}") from None
 
 
 def image_options(values: dict[str, Any]) -> dict[str, Any]:
-    """The options about images that were given; what was not is remembered by the sweep. Raises BadConfig naming a bad one."""
+    """Return the options about images that were given; the sweep remembers the others.
+
+    Raises BadConfig for a wrong value.
+    """
     found = given(values, ImageOptions)
     make(ImageOptions, found)
     return found
 
 
-def display() -> "Display":
-    """The screen of the commands that take their time."""
-    from rich.console import Console
+def display(to_stderr: bool = False) -> "Display":
+    """Return the screen of the commands that run for long; to_stderr: standard output is for the result alone."""
+    from job.training.display import open_display
 
-    from job.training.display import Display
+    return open_display(stderr=to_stderr)
 
-    return Display(Console())
+
+def note(text: str) -> None:
+    """Print a line on standard error, unless --quiet is given."""
+    if not os.environ.get("TRIALGRID_QUIET"):
+        typer.echo(f"job: {text}", err=True)

@@ -4,33 +4,37 @@ from typing import Annotated
 
 import typer
 
-from job.cli.options import Sweep
+from job.cli.options import AsJson, Sweep, command
 
 app = typer.Typer()
 
 
-@app.command()
-def gather(sweep: Sweep, watch: Annotated[bool, typer.Option("--watch", help="Gather again whenever a trial ends, until all "
-                                                             "have.")] = False) -> None:
-    """Merge the rows into the summary workbook."""
+@command(app)
+def gather(sweep: Sweep, watch: Annotated[bool, typer.Option(
+               "--watch", help="Gather again each time a trial ends, until all have ended.")] = False,
+           json: AsJson = False) -> None:
+    """Merge the rows into the summary workbook.
+
+    Works on a sweep that is not finished, too.
+    """
     from job.folder.storage import open_folder
     from job.results.gather import wait_for_rows
 
     if watch:
-        for _ in wait_for_rows(open_folder(sweep), lambda text: print(text, flush=True)):
-            print_summary(sweep)
+        for _ in wait_for_rows(open_folder(sweep), lambda text: typer.echo(text, err=json)):
+            print_summary(sweep, json, indent=None)
     else:
-        print_summary(sweep)
+        print_summary(sweep, json)
 
 
-@app.command()
+@command(app)
 def predict(sweep: Sweep, images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Paths or URIs.",
                                                                        show_default=False)],
-            trial: Annotated[str, typer.Option(help="Use this trial's best weights, not the best trial's.",
+            trial: Annotated[str, typer.Option(help="Use the best weights of this trial, not those of the best trial.",
                                                show_default=False)] = "") -> None:
-    """Say what is on images, and how sure.
+    """Classify images with the best trial's best weights.
 
-    Class and confidence by the best trial's best weights.
+    Prints class and confidence, one line per image.
     """
     from job.folder.storage import open_folder
     from job.results.predict import load_predictor
@@ -40,11 +44,16 @@ def predict(sweep: Sweep, images: Annotated[list[str], typer.Argument(metavar="I
     print_predictions(predictor, predictor.predict(images))
 
 
-def print_summary(sweep: str) -> None:
-    """Gather, and print the table, the best trial and the workbook's place."""
+def print_summary(sweep: str, json: bool = False, indent: int | None = 1) -> None:
+    """Gather, and print the summary: the table, the best trial and the workbook's path, or all of it as JSON."""
     from job.folder.storage import open_folder
     from job.results.gather import gather
+    from job.results.json_output import print_json, summary_json
     from job.results.terminal import print_gathered
 
     folder = open_folder(sweep)
-    print_gathered(folder, *gather(folder))
+    summary, workbook, kept = gather(folder)
+    if json:
+        print_json("gather", folder, summary_json(folder, summary, workbook, kept), indent)
+    else:
+        print_gathered(folder, summary, workbook, kept)

@@ -1,11 +1,24 @@
 """Commands that prepare and train: sweep, plan, prepare, train."""
 
+import shlex
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from job.cli.options import SOURCE_HELP, Grid, Images, Independent, Sweep, add_options, display, given, image_options, make
+from job.cli.options import (
+    SOURCE_HELP,
+    AsJson,
+    Grid,
+    Images,
+    Independent,
+    Sweep,
+    command,
+    display,
+    given,
+    image_options,
+    make,
+)
 from job.cli.results import print_summary
 from job.errors import BadConfig, BadData, MissingInput
 from job.trial import ImageOptions, Trial, trajectories
@@ -13,30 +26,32 @@ from job.trial import ImageOptions, Trial, trajectories
 app = typer.Typer()
 
 
-@add_options(app, ImageOptions)
+@command(app, ImageOptions)
 def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False,
-          workers: Annotated[int, typer.Option(min=0, max=64, help="Processes that share the trials; 0: one a GPU. More of them "
-                                               "share a GPU, or the cores.")] = 0, **values: Any) -> None:
-    """Do everything here: pack, trials, gather.
+          workers: Annotated[int, typer.Option(
+              min=0, max=64, help="Processes that share the trials; 0: one per GPU. More than one per GPU share it; "
+                                  "without a GPU they share the cores.")] = 0,
+          **values: Any) -> None:
+    """Run the whole sweep on this machine: pack, trials, gather.
 
-    Makes the pack if it is missing and trains every trial of the grid that has no row yet. Several machines may run it on
-    one SWEEP: they share the trials.
+    Makes the pack if there is none, and trains each trial of the grid that has no row. Run it again to resume. Several
+    machines may run it on one SWEEP: they share the trials.
     """
     from job.data.prepare import ensure_pack
     from job.folder.grid import load_grid
-    from job.folder.same_settings import check_unchanged
+    from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_folder
 
     options = image_options(values)
     folder = open_folder(sweep)
     trials, adopt = load_grid(folder, grid)
-    check_unchanged(folder, trials)
+    refuse_changed_settings(folder, trials)
     adopt()
     with display() as show:
         passport = ensure_pack(folder, images, options, show.packing, show.say)
         show.passport(passport)
-        check_unchanged(folder, trials, passport.pack_hash)
-        # Torch takes seconds to come; what is wrong before it is said at once.
+        refuse_changed_settings(folder, trials, passport.pack_hash)
+        # Importing torch takes seconds: every fault that is found without it is reported before.
         from job.training.workers import run_workers
 
         failures = run_workers(folder, trials, passport, show, independent, workers)
@@ -46,52 +61,57 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
         raise type(first)(f"{len(failures)} of {len(trials)} trials failed; the first: {first}")
 
 
-@add_options(app, ImageOptions)
-def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default=False,
-                                                  help=SOURCE_HELP)],
+@command(app, ImageOptions)
+def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default=False, help=SOURCE_HELP)],
             sweep: Sweep, grid: Grid = "", **values: Any) -> None:
-    """Decode and split images into the pack, once."""
+    """Decode and split the images into the pack, once.
+
+    With --grid, SWEEP gets its grid.csv too.
+    """
     from job.data.prepare import ensure_pack
     from job.folder.grid import load_grid
-    from job.folder.same_settings import check_unchanged
+    from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_folder
 
     options, folder = image_options(values), open_folder(sweep)
     if grid:
         trials, adopt = load_grid(folder, grid)
-        check_unchanged(folder, trials)
+        refuse_changed_settings(folder, trials)
         adopt()
     with display() as show:
         show.passport(ensure_pack(folder, source, options, show.packing, show.say))
 
 
-@add_options(app, Trial, ImageOptions)
-def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's name, in SWEEP/grid.csv where no settings are given.",
-                                                           show_default=False)],
-          shorter: Annotated[list[str], typer.Option(metavar="NAME=EPOCHS", show_default=False, help="Another trial of these "
-                                                     "settings, with fewer epochs; may be repeated.")] = [],  # noqa: B006
+@command(app, Trial, ImageOptions)
+def train(sweep: Sweep,
+          trial: Annotated[str, typer.Option(
+              show_default=False, help="The trial's name in SWEEP/grid.csv, which has its settings unless they are "
+                                       "given here.")],
+          shorter: Annotated[list[str], typer.Option(
+              metavar="NAME=EPOCHS", show_default=False, help="Another trial with these settings and fewer epochs; may "
+                                                              "be repeated.")] = [],  # noqa: B006
           images: Images = "", **values: Any) -> None:
-    """Train one trial of the grid, or go on with it.
+    """Train one trial of the grid, or resume it.
 
-    Settings that are given stand in for the grid's line, and must not contradict it.
+    Settings that are given here replace the grid's line, and must not contradict it.
     """
     from job.data.prepare import ensure_pack, fail_without_pack
     from job.folder.grid import find_trial
-    from job.folder.same_settings import check_unchanged
+    from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_folder
 
     folder, settings, options = open_folder(sweep), given(values, Trial), image_options(values)
     longest = find_trial(folder, trial, make(Trial, {"trial": trial, **settings}) if settings else None)
     trials = [longest, *(find_trial(folder, *shorter_trial(longest, text)) for text in shorter)]
     if len({item.trial for item in trials}) < len(trials):
-        raise BadConfig("--shorter: a name stands twice")
+        raise BadConfig("--shorter: a name is given twice; name each trial once")
     with display() as show:
         try:
             passport = ensure_pack(folder, images, options, show.packing, show.say)
         except (BadData, MissingInput, BadConfig) as error:
             fail_without_pack(folder, trials, error)
             raise
-        check_unchanged(folder, trials, passport.pack_hash)
+        refuse_changed_settings(folder, trials, passport.pack_hash)
         from job.training.sweep import run_sweep
 
         failures = run_sweep(folder, trials, passport, show)
@@ -100,38 +120,44 @@ def train(sweep: Sweep, trial: Annotated[str, typer.Option(help="The trial's nam
 
 
 def shorter_trial(longest: Trial, text: str) -> tuple[str, Trial]:
-    """NAME=EPOCHS as a trial of the same settings; raises BadConfig."""
+    """Return NAME=EPOCHS as a trial with the same other settings; raises BadConfig."""
     name, _, epochs = text.rpartition("=")
     if not (epochs.isdecimal() and int(epochs) < longest.epochs):
-        raise BadConfig(f"--shorter {text}: NAME=EPOCHS with fewer than {longest.epochs} epochs is needed")
+        raise BadConfig(f"--shorter {text}: give NAME=EPOCHS with fewer than {longest.epochs} epochs")
     found = make(Trial, {**asdict(longest), "trial": name, "epochs": int(epochs)})
     if len(trajectories([found, longest])) > 1:
-        raise BadConfig(f"--shorter {text}: a trial of schedule {longest.schedule} has no shorter ones within it")
+        raise BadConfig(f"--shorter {text}: under the schedule {longest.schedule} a longer trial does not contain a "
+                        "shorter one; leave --shorter out")
     return name, found
 
 
-@add_options(app, ImageOptions)
+@command(app, ImageOptions)
 def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False,
-         price: Annotated[float, typer.Option(help="Of an hour of this machine, in any currency.", min=0, show_default=False)] = 0,
-         **values: Any) -> None:
-    """Say what a sweep would run, and how long.
+         price: Annotated[float, typer.Option(help="The price of this machine per hour, in any currency.", min=0,
+                                              show_default=False)] = 0,
+         json: AsJson = False, **values: Any) -> None:
+    """Show what a sweep would train, how long that takes and what it costs.
 
-    Makes the pack if it is missing, and measures a few steps; trains nothing.
+    Makes the pack if there is none, and measures a few steps on this machine; trains nothing.
     """
     from job.data.prepare import ensure_pack
     from job.folder.grid import load_grid
-    from job.folder.same_settings import check_unchanged
+    from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_folder
-    from job.results.terminal import console
+    from job.results.json_output import plan_json, print_json
+    from job.results.terminal import print_plan
 
     folder, options = open_folder(sweep), image_options(values)
     trials, _ = load_grid(folder, grid)
-    with display() as show:
+    with display(to_stderr=json) as show:
         passport = ensure_pack(folder, images, options, show.packing, show.say)
         show.passport(passport)
-        check_unchanged(folder, trials, passport.pack_hash)
+        refuse_changed_settings(folder, trials, passport.pack_hash)
         from job.training.plan import plan as make_plan
-        from job.training.plan import print_plan
 
         runs = make_plan(folder, trials, passport, independent, show.say)
-    print_plan(runs, len(trials), price, console())
+    if json:
+        print_json("plan", folder, plan_json(runs, len(trials), price))
+    else:
+        also = (["--grid", grid] if grid else []) + (["--independent"] if independent else [])
+        print_plan(runs, len(trials), price, shlex.join(["job", "sweep", *also, sweep]))

@@ -1,4 +1,4 @@
-"""TensorBoard over a sweep folder: its events are mirrored to the local disk as they come, and served."""
+"""TensorBoard for a sweep folder: mirror its event files to the local disk as they appear, and serve them."""
 
 import tempfile
 import time
@@ -14,9 +14,9 @@ THREADS = 16
 
 
 def mirror(sweep: Folder, target: Path) -> int:
-    """Copy the event files that are not in `target` yet, a folder a trial, and remove those that are gone; how many came.
+    """Copy new event files into `target`, one folder per trial, remove deleted ones, and return the number copied.
 
-    A file of events never changes under its name, so names are all that need comparing.
+    An event file never changes under its name, so comparing names is enough. Raises JobError if the storage fails.
     """
     wanted = {}
     for name in sweep.names("trials/"):
@@ -29,7 +29,7 @@ def mirror(sweep: Folder, target: Path) -> int:
 
     def fetch(path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
-        # TensorBoard must not see half a file: it takes the end of a file for the end of the news.
+        # At the end of a file TensorBoard moves on to the next, so a file appears only once it is complete.
         half = path.with_name(f".{path.name}")
         sweep.fetch(wanted[path], half)
         half.rename(path)
@@ -39,7 +39,10 @@ def mirror(sweep: Folder, target: Path) -> int:
 
 
 def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Mirror and serve until the process is stopped; raises BadConfig where the port is taken, JobError of the first mirror."""
+    """Mirror and serve until the process is stopped.
+
+    Raises BadConfig if the port is taken, JobError if the first mirror fails; a later outage is reported through `say`.
+    """
     from tensorboard import default, program
 
     with tempfile.TemporaryDirectory(prefix="trialgrid-board-") as folder:
@@ -52,7 +55,7 @@ def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> No
             url = board.launch()
         except program.TensorBoardServerException as error:
             raise BadConfig(f"--host {host} --port {port}: {error.msg}") from None
-        say(f"TensorBoard of {sweep.uri} at {url} (Ctrl-C ends it)")
+        say(f"TensorBoard of {sweep.uri} at {url} (Ctrl-C stops it)")
         said = ""
         while True:
             time.sleep(MIRROR_SECONDS)
@@ -60,7 +63,6 @@ def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> No
                 mirror(sweep, target)
                 said = ""
             except JobError as error:
-                # Said once an outage; the next turn tries again.
                 if str(error) != said:
                     said = str(error)
-                    say(said)
+                    say(f"{said}; trying again every {MIRROR_SECONDS:g} s")

@@ -1,7 +1,7 @@
-"""Trials -> Kubernetes Jobs, as plain dicts: a pure function, so the same trials and options give the same text.
+"""Trials -> Kubernetes Jobs as plain dicts: a pure function, so the same trials and options give the same text.
 
-The shape follows the Job API of Kubernetes 1.31 and later (podFailurePolicy, podReplacementPolicy). What an exit code
-means to the Job controller is in README.md, "Exit codes".
+The Jobs need Kubernetes 1.31 or later (podFailurePolicy, podReplacementPolicy). Exit codes decide whether a Job runs
+again: PERMANENT ones fail it at once, a stop by a signal is not counted, any other counts against BACKOFF_LIMIT.
 """
 
 import hashlib
@@ -18,7 +18,8 @@ from job.errors import AccessDenied, BadConfig, BadData, JobError, MissingInput,
 from job.trial import Trial, shown
 
 USAGE_EXIT_CODE = 2
-PERMANENT = sorted([USAGE_EXIT_CODE, *(kind.exit_code for kind in (BadData, MissingInput, JobError, AccessDenied, BadConfig))])
+PERMANENT_ERRORS = (BadData, MissingInput, JobError, AccessDenied, BadConfig)
+PERMANENT = sorted([USAGE_EXIT_CODE, *(kind.exit_code for kind in PERMANENT_ERRORS)])
 CONTAINER = "trial"
 NAME_LENGTH = 63
 GRACE_SECONDS, KEEP_SECONDS, BACKOFF_LIMIT, SHM = 120, 7 * 24 * 3600, 6, "1Gi"
@@ -26,29 +27,31 @@ SERVICE_ACCOUNT, CONFIG, SECRET = "trialgrid", "trialgrid", "trialgrid-s3"
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001,
                   "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
-RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]}}
 
 
-def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: ClusterOptions, image_options: Mapping[str, Any],
-               suffix: str = "") -> list[dict[str, Any]]:
-    """A Job for each trajectory, or each trial where every trajectory is one trial (shortest first, as `trajectories` has them).
+def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: ClusterOptions,
+               image_options: Mapping[str, Any], suffix: str = "") -> list[dict[str, Any]]:
+    """Return one Job per trajectory; a trajectory is a sequence of trials, the one with the fewest epochs first.
 
-    sweep: its URI, or $(NAME) of a variable in the ConfigMap. image_options: the ImageOptions that are not to be left to the
-    sweep's memory or their defaults. suffix: what Jobs that run again have at the end of their names, for the old ones may
-    still stand. Raises BadConfig where the sweep's name cannot be told, or no pod could reach it.
+    sweep: its URI, or $(NAME) of a variable in the ConfigMap. image_options: the ImageOptions to pass on; for others
+    the sweep's own or the defaults apply. suffix: the end of the Jobs' names, which keeps Jobs that run again apart
+    from those that ran before. Raises BadConfig if pods cannot reach the sweep, or if no name follows from its URI.
     """
     for uri in filter(None, (sweep, options.images)):
         if not uri.startswith(("s3://", "$(")):
-            raise BadConfig(f"{uri}: no pod can reach a folder of this machine; s3://bucket/folder is needed")
+            raise BadConfig(f"{uri}: no pod can reach a folder on this machine; use s3://bucket/folder")
     name = options.name or dns_name(sweep.rstrip("/").rpartition("/")[2])
     if not name or ("$" in sweep and not options.name):
-        raise BadConfig(f"--name is needed: no name for labels follows from {sweep}")
+        raise BadConfig(f"--name is needed: the last part of {sweep} gives no name for labels and Jobs")
     how = as_args({"images": options.images, **image_options} if options.images else image_options)
-    return [trial_job(["train", sweep, *trial_args(trials), *how], name, trials[-1], options, suffix) for trials in trajectories]
+    return [trial_job(["train", sweep, *trial_args(trials), *how], name, trials[-1], options, suffix)
+            for trials in trajectories]
 
 
 def trial_job(args: list[str], name: str, longest: Trial, options: ClusterOptions, suffix: str) -> dict[str, Any]:
-    """One Job; its name ends in a hash of its spec, so that a changed trial is another Job."""
+    """Return one Job; its name ends in a hash of its spec, so that a changed trial is another Job."""
     labels = {"app.kubernetes.io/name": "trialgrid", "app.kubernetes.io/instance": name[:NAME_LENGTH].rstrip("-"),
               "app.kubernetes.io/component": CONTAINER, "app.kubernetes.io/managed-by": "trialgrid",
               "trialgrid/trial": longest.trial}
@@ -63,36 +66,38 @@ def trial_job(args: list[str], name: str, longest: Trial, options: ClusterOption
 
 
 def dns_name(text: str) -> str:
-    """`text` with all but small letters, digits and '-' replaced by '-', and none of those at its ends."""
+    """Return `text` in lower case, with each run of other characters than letters and digits as one inner '-'."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def trial_args(trials: Sequence[Trial]) -> list[str]:
-    """The longest trial's settings, where they are not the defaults, and the shorter trials, as options of `job train`."""
+    """Return the longest trial's settings that are not defaults, and the shorter trials, as options of `job train`."""
     longest = trials[-1]
     settings = {spec.name: getattr(longest, spec.name) for spec in fields(Trial)
                 if spec.name in ("trial", "lr", "epochs") or getattr(longest, spec.name) != spec.default}
-    return as_args(settings) + [part for trial in trials[:-1] for part in ("--shorter", f"{trial.trial}={trial.epochs}")]
+    shorter = [part for trial in trials[:-1] for part in ("--shorter", f"{trial.trial}={trial.epochs}")]
+    return as_args(settings) + shorter
 
 
 def as_args(values: Mapping[str, Any]) -> list[str]:
-    """Options as the command line has them; a boolean, off by default, is turned on by an option without a value."""
+    """Return options as command-line arguments; True becomes an option without a value."""
     return [part for name, value in values.items()
             for part in (f"--{name.replace('_', '-')}", *([] if value is True else [shown(value)]))]
 
 
 def job_spec(args: list[str], labels: dict[str, str], options: ClusterOptions) -> dict[str, Any]:
-    """Everything about a Job but its name."""
+    """Return the spec of a Job."""
+    exit_codes = {"containerName": CONTAINER, "operator": "In"}
     return {
         "backoffLimit": BACKOFF_LIMIT,
         "activeDeadlineSeconds": options.deadline,
         "ttlSecondsAfterFinished": KEEP_SECONDS,
-        # Not before the old pod has ended: two at once would only wait for each other.
+        # Only after the old pod has ended: of two pods for one trial, one waits for the other.
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            {"action": "Ignore", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [Stopped.exit_code]}},
-            {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": PERMANENT}}]},
+            {"action": "Ignore", "onExitCodes": {**exit_codes, "values": [Stopped.exit_code]}},
+            {"action": "FailJob", "onExitCodes": {**exit_codes, "values": PERMANENT}}]},
         "template": {
             "metadata": {"labels": labels, "annotations": {"karpenter.sh/do-not-disrupt": "true",
                                                            "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}},
@@ -101,25 +106,27 @@ def job_spec(args: list[str], labels: dict[str, str], options: ClusterOptions) -
 
 
 def pod_spec(args: list[str], options: ClusterOptions) -> dict[str, Any]:
-    """The pod of a Job, as the Pod Security Standard 'restricted' wants it."""
+    """Return the pod spec of a Job, which satisfies the Pod Security Standard 'restricted'."""
     limits, tolerations = {"memory": canonical(options.memory)}, []
     env = [{"name": "IMAGE", "value": options.image}]
     if options.gpu_resource != "none":
-        # A string: the API server writes it back as one.
+        # A string, because the API server writes it back as one.
         limits[options.gpu_resource] = "1"
         taint = "nvidia.com/gpu" if options.gpu_resource.startswith("nvidia.com/") else options.gpu_resource
         tolerations = [{"key": taint, "operator": "Exists", "effect": "NoSchedule"}]
-        # A GPU that is paid for and not seen is an error, not a reason to train on the processor.
+        # A GPU that is requested and not visible is an error, not a reason to train on the CPU.
         env += [{"name": "TRIALGRID_DEVICE", "value": "cuda"}]
     else:
-        # On nodes that give every container all GPUs: not this one.
+        # Some nodes give every container all GPUs; this hides them.
         env += [{"name": "TRIALGRID_DEVICE", "value": "cpu"}, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
-    requests = {"cpu": canonical(options.cpu), "memory": canonical(options.memory), "ephemeral-storage": canonical(options.tmp)}
+    requests = {"cpu": canonical(options.cpu), "memory": canonical(options.memory),
+                "ephemeral-storage": canonical(options.tmp)}
+    mounts = {"shm": "/dev/shm", "tmp": "/tmp"}  # noqa: S108 - the pod's own
     container = {
         "name": CONTAINER, "image": options.image, "imagePullPolicy": "IfNotPresent", "args": args,
         "envFrom": [{"configMapRef": {"name": CONFIG, "optional": True}}],
         "env": [*env,
-                # Of a node with a hundred cores the pod has a few.
+                # As many threads as the pod has cores, not as many as the node has.
                 {"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu"}}},
                 {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                 {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
@@ -127,7 +134,7 @@ def pod_spec(args: list[str], options: ClusterOptions) -> dict[str, Any]:
                   for key in SECRET_KEYS)],
         "resources": {"requests": requests, "limits": limits},
         "securityContext": RESTRICTED_CONTAINER,
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}]}  # noqa: S108 - the pod's
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()]}
     return {
         "restartPolicy": "Never", "terminationGracePeriodSeconds": GRACE_SECONDS,
         **({"runtimeClassName": options.runtime_class} if options.runtime_class else {}),
@@ -139,14 +146,14 @@ def pod_spec(args: list[str], options: ClusterOptions) -> dict[str, Any]:
 
 
 class Dumper(yaml.SafeDumper):
-    """YAML without anchors, and with quotes around every text that some reader could take for a number."""
+    """YAML without anchors, and with quotes around each text that a YAML reader could read as a number."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    """Readers of YAML 1.2 take 1e-05 for a number, this writer's rules of 1.1 do not."""
+    """Quote a text that begins like a number: YAML 1.2 reads 1e-05 as a number, and PyYAML writes YAML 1.1."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if re.match(r"[\d+.-]", text) else None)
 
 
@@ -154,5 +161,5 @@ Dumper.add_representer(str, represent_text)
 
 
 def to_yaml(objects: Iterable[dict[str, Any]]) -> str:
-    """Kubernetes objects as one YAML stream."""
+    """Return Kubernetes objects as one YAML stream."""
     return yaml.dump_all(objects, Dumper=Dumper, sort_keys=False, width=130, explicit_start=True)

@@ -1,4 +1,4 @@
-"""What a person may ask of the Jobs of a sweep."""
+"""The options of a sweep's Kubernetes Jobs."""
 
 import re
 from dataclasses import dataclass
@@ -13,28 +13,31 @@ SUFFIXES = {"m": Fraction(1, 1000), "": Fraction(1)} | {
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
-    """What the Jobs of a sweep have in common, besides SWEEP."""
+    """What all Jobs of a sweep have in common, besides SWEEP."""
 
-    image: str = option("", "the program's image, best by digest: registry/trialgrid@sha256:...")
-    namespace: str = option("", "of the Jobs; left out, kubectl's own")
-    name: str = option("", "the sweep's name in labels and Job names; left out, the last part of SWEEP")
-    images: str = option("", "images, path or s3:// URI: whichever Job comes first makes the pack from them")
-    gpu_resource: str = option("nvidia.com/gpu", "the resource that a Job asks for one of; none: train on the CPU")
-    runtime_class: str = option("", "the RuntimeClass of the pods, where GPUs need one, such as nvidia on k3s")
-    cpu: str = option("3", "processors that a Job asks for")
-    memory: str = option("12Gi", "memory that a Job asks for and may use, /dev/shm included")
-    tmp: str = option("10Gi", "local disk that a Job asks for and may use under /tmp, where a pack from S3 is kept")
-    deadline: int = option(7 * 24 * 3600, "seconds after which a Job is ended for good, its wait for a machine included", least=60)
+    image: str = option("", "container image of this program, preferably by digest: registry/trialgrid@sha256:...")
+    namespace: str = option("", "namespace of the Jobs; default: kubectl's current one")
+    name: str = option("", "name of the sweep in labels and Job names; default: the last part of SWEEP")
+    images: str = option("", "s3:// URI of the images; the first Job to start makes the pack from them")
+    gpu_resource: str = option("nvidia.com/gpu", "resource of which each Job requests 1; none: train on the CPU")
+    runtime_class: str = option("", "RuntimeClass of the pods, if GPUs need one (nvidia on k3s)")
+    cpu: str = option("3", "processors that each Job requests")
+    memory: str = option("12Gi", "memory that each Job requests and may use, /dev/shm included")
+    tmp: str = option("10Gi", "local disk that each Job requests and may use in /tmp, where it keeps a pack from S3")
+    deadline: int = option(7 * 24 * 3600, "seconds after which a Job is ended for good, its wait for a node included",
+                           least=60)
 
     def __post_init__(self) -> None:
         check(self)
         if not re.fullmatch(r"\S+", self.image):
-            raise ValueError(f"image is {self.image!r}; a reference such as registry/trialgrid@sha256:... is needed")
+            raise ValueError(f"image is {self.image!r}; use a reference such as registry/trialgrid@sha256:...")
         for name in ("namespace", "name", "runtime_class"):
-            if getattr(self, name) and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; small letters, digits and '-' are allowed, 63 at most")
+            value = getattr(self, name)
+            if value and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+                raise ValueError(f"{name} is {value!r}; use at most 63 lower-case letters, digits and '-', "
+                                 "with a letter or digit at both ends")
         if self.gpu_resource != "none" and not re.fullmatch(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", self.gpu_resource):
-            raise ValueError(f"gpu_resource is {self.gpu_resource!r}; a name such as nvidia.com/gpu, or none, is needed")
+            raise ValueError(f"gpu_resource is {self.gpu_resource!r}; use a name such as nvidia.com/gpu, or none")
         for name in ("cpu", "memory", "tmp"):
             try:
                 canonical(getattr(self, name))
@@ -43,17 +46,18 @@ class ClusterOptions:
 
 
 def canonical(quantity: str) -> str:
-    """A Kubernetes quantity as the API server writes it back, so that a Job applied twice is unchanged.
+    """Return a Kubernetes quantity as the API server writes it back, so that a Job applied twice is unchanged.
 
-    That is: no fraction, and the largest suffix of its kind, binary or decimal (apimachinery, resource.Quantity).
+    That form has no fraction and the largest suffix of its kind, binary or decimal (apimachinery, resource.Quantity).
+    Raises ValueError if `quantity` is not one, is 0, or is finer than a thousandth (decimal) or a KiB (binary).
     """
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]*)", quantity)
     if not parts or parts[2] not in SUFFIXES:
-        raise ValueError("a quantity such as 4, 500m or 16Gi is needed")
+        raise ValueError("use a quantity such as 4, 500m or 16Gi")
     amount = Fraction(parts[1]) * SUFFIXES[parts[2]]
     kind = [suffix for suffix in SUFFIXES if suffix.endswith("i") == parts[2].endswith("i")]
     whole = [suffix for suffix in kind if amount and (amount / SUFFIXES[suffix]).denominator == 1]
     if not whole:
-        raise ValueError("more than nothing, and whole thousandths or whole KiB, are needed")
+        raise ValueError("use more than 0, in whole thousandths or whole KiB")
     best = max(whole, key=lambda suffix: SUFFIXES[suffix])
     return f"{amount / SUFFIXES[best]}{best}"

@@ -1,4 +1,4 @@
-"""A pack in memory, as the training loop reads it: batches of normalised images, from the memory map or the device."""
+"""A pack in memory as the training loop reads it: batches of normalised images, from a memory map or the GPU."""
 
 import functools
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from job.data.augment import Draws, center_boxes, finish, maps_of_boxes, normalise, sample_each, sample_ragged
 
-# The study resizes the short side to 256 and crops 224; other sizes keep the proportion.
+# The first study resizes the short side to 256 and crops 224 pixels; other sizes keep this ratio.
 RESIZE_OVER_CROP = 256 / 224
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The images of a pack at the size of one trial; indices count the images in the pack's order.
+    """The images of a pack at the size of one trial; an index is an image's position in the pack.
 
-    resident_P3: on an accelerator, the pixels of all images end to end where they fit into its memory, else None.
+    resident_P3: the pixels of all images end to end, on the GPU; None if they do not fit there, and on a CPU.
     """
 
     image_size: int
@@ -30,7 +30,7 @@ class Batches:
     resident_P3: Tensor | None
 
     def centered(self, indices: Tensor) -> Tensor:
-        """images_NCHW, normalised, on the device: the centre crops of validation."""
+        """Return images_NCHW, normalised, on the device: the centre crops that validation uses."""
         if self.device.type == "cpu":
             return normalise(crop_centers([self.images[i] for i in indices.tolist()], self.image_size))
         draws = Draws(maps_of_boxes(center_boxes(self.sizes_N2[indices], self.image_size)))
@@ -38,19 +38,19 @@ class Batches:
         return self.rendered(pixels_P3, images_N12.to(self.device, non_blocking=True), draws)[0]
 
     def augmented(self, indices: Tensor, draws: Draws) -> Tensor:
-        """images_NCHW, normalised, on the CPU: augmented as drawn."""
+        """Return images_NCHW, normalised, on the CPU: augmented as drawn."""
         images_NCHW = sample_each([self.images[i] for i in indices.tolist()], draws.maps_N23, self.image_size)
         return finish(images_NCHW, draws.noise_N, draws.sigma_N, draws.most_blur)
 
     def labels(self, indices: Tensor) -> Tensor:
-        """labels_N, int64, on the device."""
+        """Return labels_N, int64, on the device."""
         return self.labels_N[indices].to(self.device, non_blocking=True)
 
     def fed(self, indices: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """What an accelerator renders a batch from: pixels_P3 on the device, and images_N12, float64, in the host's memory.
+        """Return what a GPU renders a batch from: pixels_P3 on the GPU, and images_N12, float64, in host memory.
 
-        images_N12: map (6), first pixel, height, width, label, noise, sigma; one tensor, so that one copy moves it. Nothing
-        here waits for the device, nor has the device to wait for the copies of a batch while it works on the one before.
+        images_N12: map (6), first pixel, height, width, label, noise, sigma. It is one tensor, so one copy moves it.
+        Nothing here waits for the GPU, and the GPU copies this batch while it computes the one before.
         """
         sizes_N2 = self.sizes_N2[indices]
         if self.resident_P3 is not None:
@@ -66,35 +66,36 @@ class Batches:
         return pixels_P3, images_N12.pin_memory() if self.device.type == "cuda" else images_N12
 
     def rendered(self, pixels_P3: Tensor, images_N12: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """images_NCHW, normalised and augmented, and labels_N, on the device where both tensors lie.
+        """Return images_NCHW, normalised and augmented, and labels_N, on the device of both tensors.
 
-        draws: only whether there is noise and blur, and how much at most.
+        draws: read only for whether there are noise and blur, and for the largest possible blur.
         """
         maps_N23 = images_N12[:, :6].float().view(-1, 2, 3)
         starts_N, heights_N, widths_N, labels_N = images_N12[:, 6:10].long().unbind(1)
-        images_NCHW = sample_ragged(pixels_P3, starts_N, torch.stack([heights_N, widths_N], 1), maps_N23, self.image_size)
+        sizes_N2 = torch.stack([heights_N, widths_N], 1)
+        images_NCHW = sample_ragged(pixels_P3, starts_N, sizes_N2, maps_N23, self.image_size)
         noise_N, sigma_N = images_N12[:, 10:].float().unbind(1)
-        return finish(images_NCHW, None if draws.noise_N is None else noise_N, None if draws.sigma_N is None else sigma_N,
-                      draws.most_blur), labels_N
+        return finish(images_NCHW, None if draws.noise_N is None else noise_N,
+                      None if draws.sigma_N is None else sigma_N, draws.most_blur), labels_N
 
     @functools.cached_property
     def pixel_starts(self) -> Tensor:
-        """Each image's first pixel among those of all images end to end."""
+        """The index of each image's first pixel when all images lie end to end."""
         return first_pixels(self.sizes_N2)
 
     def most_pixels(self, num: int) -> int:
-        """As many as any `num` images have together."""
+        """Return the largest number of pixels that any `num` images have together."""
         return int(self.sizes_N2.prod(1).topk(min(num, len(self.sizes_N2))).values.sum())
 
 
 def first_pixels(sizes_N2: Tensor) -> Tensor:
-    """Each image's first pixel where the images of these (height, width) lie end to end."""
+    """Return the index of each image's first pixel when images of these (height, width) lie end to end."""
     ends_N = sizes_N2.prod(1).cumsum(0)
     return torch.cat([ends_N.new_zeros(1), ends_N[:-1]])
 
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device; on CUDA by a stream of its own, for which only what is asked of the device later waits."""
+    """Return a copy on the device; on CUDA it is made in a separate stream, and only later work waits for it."""
     if device.type != "cuda":
         return host.to(device)
     current, copying = torch.cuda.current_stream(device), copying_stream(device)
@@ -107,18 +108,18 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
 
 @functools.cache
 def copying_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream that copies images to a GPU."""
+    """Return the stream that copies images to a GPU."""
     return torch.cuda.Stream(device)
 
 
 def crop_centers(images: Sequence[Tensor], size: int) -> Tensor:
-    """uint8 images_NCHW: the centre crops of images_HWC, as torchvision's CenterCrop takes them."""
+    """Return uint8 images_NCHW: the crops of images_HWC that torchvision's CenterCrop takes."""
     sizes_N2 = torch.tensor([image.shape[:2] for image in images])
     boxes = center_boxes(sizes_N2, size).long().tolist()
-    crops = [p[top:top + size, left:left + size] for p, (top, left, _, _) in zip(images, boxes, strict=True)]
+    crops = [image[top:top + size, left:left + size] for image, (top, left, _, _) in zip(images, boxes, strict=True)]
     return torch.stack(crops).permute(0, 3, 1, 2)
 
 
 def resize_side(image_size: int) -> int:
-    """The short side that validation's resize gives an image before its crop of image_size: 256 for 224."""
+    """Return the short side to which validation resizes an image before it crops image_size: 256 for 224."""
     return round(image_size * RESIZE_OVER_CROP)

@@ -1,4 +1,4 @@
-"""Image files -> uint8 RGB images with the wanted short side, or the reason why not; knows no torch."""
+"""Image files -> uint8 RGB images of a given short side, or the reason for a rejection; needs no torch."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Pillow's own limit for a decompression bomb, and a ratio that keeps one packed image under about 4 MB.
+# Pillow's own limit for a decompression bomb, and an aspect ratio that keeps a packed image under about 4 MB.
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 MOST_ASPECT = 20
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -17,16 +17,16 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Why a file is not a usable image."""
+    """The reason why a file is not a usable image."""
 
     reason: str
 
 
 def decode(data: bytes, short_side: int) -> NDArray[np.uint8] | Rejected:
-    """Decode a JPEG, PNG, WebP, GIF, BMP or TIFF file to pixels_HWC, uint8 RGB, its shorter side `short_side` long.
+    """Decode a JPEG, PNG, WebP, GIF, BMP or TIFF file to pixels_HWC, uint8 RGB, with a shorter side of `short_side`.
 
-    The first frame; EXIF rotation applied; transparency laid over white; 16-bit scaled to 8. The resize is the one of
-    torchvision's Resize on a PIL image (bilinear, antialiased), so that a centre crop equals its pipeline exactly.
+    It takes the first frame, applies EXIF rotation, puts transparency on white and scales 16 bits to 8. It resizes like
+    torchvision's Resize on a PIL image (bilinear, antialiased), so that a centre crop equals torchvision's exactly.
     """
     if not data:
         return Rejected("empty file (0 bytes)")
@@ -38,36 +38,36 @@ def decode(data: bytes, short_side: int) -> NDArray[np.uint8] | Rejected:
                 if width * height > MOST_PIXELS:
                     return Rejected(f"{width} x {height} is more than {MOST_PIXELS:,} pixels (decompression bomb)")
                 if max(width, height) > MOST_ASPECT * min(width, height):
-                    return Rejected(f"{width} x {height} is more than {MOST_ASPECT} times as long as wide")
+                    return Rejected(f"{width} x {height} is more than {MOST_ASPECT} times as long as wide; crop it")
                 rgb = to_rgb(ImageOps.exif_transpose(image))
         return np.asarray(resize(rgb, short_side))
     except Image.DecompressionBombError:
         return Rejected(f"more than {MOST_PIXELS:,} pixels (decompression bomb)")
     except UnidentifiedImageError:
-        return Rejected("not an image, or of a kind that is not read (JPEG, PNG, WebP, GIF, BMP, TIFF are)")
-    # Pillow's decoders raise these for damaged files; the set was found by flipping bytes of real ones.
+        return Rejected("not an image in a supported format (JPEG, PNG, WebP, GIF, BMP, TIFF)")
+    # Pillow's decoders raise these for damaged files; found by flipping bytes of real files.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
             struct.error) as error:
         return Rejected(f"damaged: {error or type(error).__name__}")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes as RGB; raises ValueError for 32-bit float images, which have no agreed range."""
+    """Convert any of Pillow's modes to RGB; raises ValueError for 32-bit float images, whose range is undefined."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        # Integer modes hold 16-bit images (PNG, TIFF); Pillow's own conversion would clip them to white.
+        # Integer modes hold 16-bit images (PNG, TIFF); Pillow's conversion would clip them to white.
         image = Image.fromarray((np.clip(values, 0, 65535) // 257).astype(np.uint8))
     elif image.mode == "F":
-        raise ValueError("32-bit float images are not read; save it with 8 or 16 bits")
+        raise ValueError("32-bit float images are not supported; save it with 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image)
+        background = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(background, image)
     return image.convert("RGB")
 
 
 def resize(image: Image.Image, short_side: int) -> Image.Image:
-    """The image with its shorter side `short_side` pixels long, its longer one in proportion, rounded down."""
+    """Return the image with a shorter side of `short_side` pixels, its longer side in proportion, rounded down."""
     width, height = image.size
     short = min(width, height)
     size = (int(short_side * width / short), int(short_side * height / short))

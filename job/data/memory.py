@@ -1,14 +1,14 @@
-"""How the C library treats memory that is freed."""
+"""How the C library treats freed memory."""
 
 import contextlib
 import ctypes
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep memory that is freed, where it is glibc.
+    """Make glibc keep freed memory instead of returning it to the system; no effect with other C libraries.
 
-    Whoever frees and wants the same large blocks again and again would have their pages mapped and cleared anew each time:
-    1,800 page faults a training step of ResNet18 at batch 4, 3 to 7% of its time (benchmarks.md).
+    Training frees and allocates the same large blocks at every step. Otherwise the system maps and clears their pages
+    each time: 1,800 page faults per training step of ResNet18 at batch 4, 3 to 7% of its time (benchmarks.md).
     """
     m_trim_threshold, m_mmap_threshold = -1, -3
     with contextlib.suppress(OSError, AttributeError):

@@ -1,8 +1,8 @@
-"""Images -> pack: decoded once, split once, in safetensors shards with a passport. Knows no torch.
+"""Images -> pack: decoded once, split once, in safetensors shards with a passport; needs no torch.
 
-A shard holds `pixels`, the uint8 RGB pixels of its images end to end; images-*.csv says, in the same order, each
+A shard holds `pixels`, the uint8 RGB pixels of its images end to end. images-*.csv lists, in the same order, each
 image's name, label, split, height, width, shard and SHA-256. Every file but the passport is named by its content, so
-builders that run at once never disturb each other; the first passport written makes its builder's files the pack.
+concurrent builders never disturb each other; the first passport written makes its builder's files the pack.
 """
 
 import collections
@@ -25,16 +25,16 @@ from job.folder.storage import Folder, join
 from job.trial import ImageOptions
 
 RARE_SHARE = 0.1
-# The hash covers the table under the header of version 0.1, so that the same images have the same hash in every version.
+# The hash covers the table with the header of version 0.1, so the same images have the same hash in every version.
 HASHED_HEADER = b"picture,label,split,height,width,shard,sha256\n"
 
 
 @dataclass(frozen=True)
 class Passport:
-    """What a pack is made of. `positive` is the class whose recall and false negatives are reported, for two classes.
+    """What a pack is made of. `positive`: of two classes, the one whose recall and false negatives are reported.
 
-    counts: split -> class -> images. duplicates: groups of byte-identical images. left_out: training images that
-    also lie in a given val/ or test/. conflicts: byte-identical images with different labels.
+    counts: split -> class -> number of images. duplicates: groups of byte-identical images. left_out: training images
+    that are also in a given val/ or test/. conflicts: groups of byte-identical images with different labels.
     """
 
     pack_hash: str
@@ -56,7 +56,7 @@ class Passport:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One good image's line in images-*.csv."""
+    """A line of images-*.csv: one usable image."""
 
     image: str
     label: str
@@ -68,33 +68,36 @@ class Packed:
 
 
 def read_passport(folder: Folder) -> Passport | None:
-    """The pack's passport, or None while there is no whole pack."""
+    """Return the pack's passport, or None while there is no complete pack; raises BadConfig if it is damaged."""
     found = read_json(folder, PASSPORT)
     if found is None:
         return None
-    found = as_written_now(found)
-    if lacking := [spec.name for spec in fields(Passport) if spec.name not in found]:
-        raise BadConfig(f"{join(folder.uri, PASSPORT)}: damaged, {', '.join(lacking)} missing; delete it to make the pack again")
+    found = with_current_keys(found)
+    if missing := [spec.name for spec in fields(Passport) if spec.name not in found]:
+        raise BadConfig(f"{join(folder.uri, PASSPORT)}: damaged, {', '.join(missing)} missing; delete it to make the "
+                        "pack again")
     return Passport(**{spec.name: found[spec.name] for spec in fields(Passport)})
 
 
-def as_written_now(passport: dict[str, Any]) -> dict[str, Any]:
-    """A passport whose keys say "image" where version 0.1 wrote "picture"."""
+def with_current_keys(passport: dict[str, Any]) -> dict[str, Any]:
+    """Return a passport whose keys say "image" where version 0.1 wrote "picture"."""
 
     def renamed(value: Any) -> Any:
         if isinstance(value, list):
             return [renamed(item) for item in value]
-        return {key.replace("picture", "image"): item for key, item in value.items()} if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            return {key.replace("picture", "image"): item for key, item in value.items()}
+        return value
 
     return {key.replace("picture", "image"): renamed(item) if key in ("rejected", "shards") else item
             for key, item in passport.items()}
 
 
 def build_pack(source: Source, folder: Folder, options: ImageOptions, progress: Callable[[int, int], None]) -> Passport:
-    """Decode, split and write the pack, and answer the passport that stands in the folder at the end.
+    """Decode, split and write the pack; return the passport that is in the folder at the end.
 
-    `progress` is called with images done, from 0, and in all. Memory holds a shard, not the images. Raises BadData where
-    more than `options.max_bad` of the images are unusable, or a class is too small.
+    `progress` is called with the number of images done, from 0, and in all. Memory holds one shard per process, not all
+    the images. Raises BadData if more than `options.max_bad` of the images are unusable, or a class is too small.
     """
     made = Made()
     rejected = [{"image": item.image, "reason": "missing"} for item in source.missing]
@@ -121,7 +124,7 @@ def build_pack(source: Source, folder: Folder, options: ImageOptions, progress: 
 
 @dataclass
 class Made:
-    """A pack that is being made: the images kept, with (height, width, shard, SHA-256) each, and the shards."""
+    """An unfinished pack: the images kept, with (height, width, shard, SHA-256) of each, and the shards."""
 
     kept: list[Labelled] = field(default_factory=list)
     lines: list[tuple[int, int, int, str]] = field(default_factory=list)
@@ -137,15 +140,17 @@ def check_rejects(rejected: Sequence[dict[str, str]], total: int, options: Image
     if len(rejected) > options.max_bad * total:
         some = "\n".join(f"  {item['image']}: {item['reason']}" for item in rejected[:10])
         raise BadData(f"{len(rejected)} of {total} images cannot be used, more than --max-bad {options.max_bad:g} "
-                      f"allows; mend or remove them, or allow more:\n{some}")
+                      f"allows; repair or remove them, or raise --max-bad:\n{some}")
 
 
-def describe(source: Source, options: ImageOptions, made: Made, rejected: list[dict[str, str]]) -> tuple[Passport, bytes]:
-    """The passport and the table of what was made; the hash covers images, labels, split, options."""
+def describe(source: Source, options: ImageOptions, made: Made,
+             rejected: list[dict[str, str]]) -> tuple[Passport, bytes]:
+    """Return the passport and the table of a pack; the hash covers images, labels, split and options."""
     kept = made.kept
     labels = [item.label for item in kept]
     if lost := [name for name in source.classes if name not in set(labels)]:
-        raise BadData(f"{source.uri}: no usable image of class {', '.join(map(repr, lost))}")
+        raise BadData(f"{source.uri}: no usable image of class {', '.join(map(repr, lost))}; add images of it, or "
+                      "leave the class out")
     splits = assign_splits(labels, made.digests, [item.split for item in kept], options)
     counts = collections.Counter(zip(splits, labels, strict=True))
     table = images_table(made, splits)
@@ -166,16 +171,16 @@ def describe(source: Source, options: ImageOptions, made: Made, rejected: list[d
 
 
 def warn(classes: Sequence[str], counts: collections.Counter[str], conflicts: Sequence[Sequence[str]]) -> list[str]:
-    """What a person should know before trusting a figure from this pack."""
+    """Return warnings that a user should read before trusting a figure from this pack."""
     total = sum(counts.values())
-    found = [f"class {name!r} is rare: {counts[name]} of {total} images; accuracy alone says little of it"
+    found = [f"class {name!r} is rare: {counts[name]} of {total} images; accuracy alone says little about it"
              for name in classes if counts[name] < min(RARE_SHARE, 0.5 / len(classes)) * total]
     found += [f"byte-identical images have different labels: {', '.join(names)}" for names in conflicts]
     return found
 
 
 def find_duplicates(kept: Sequence[Labelled], digests: Sequence[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """Groups of byte-identical images, and those groups whose labels differ."""
+    """Return the groups of byte-identical images, and those of the groups whose labels differ."""
     groups: dict[str, list[Labelled]] = collections.defaultdict(list)
     for item, sha256 in zip(kept, digests, strict=True):
         groups[sha256].append(item)
@@ -185,7 +190,7 @@ def find_duplicates(kept: Sequence[Labelled], digests: Sequence[str]) -> tuple[l
 
 
 def images_table(made: Made, splits: Sequence[str]) -> bytes:
-    """images-*.csv as bytes: a line an image, in the order of the shards."""
+    """Return images-*.csv as bytes: one line per image, in the order of the shards."""
     text = io.StringIO(newline="")
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow([spec.name for spec in fields(Packed)])
@@ -195,11 +200,14 @@ def images_table(made: Made, splits: Sequence[str]) -> bytes:
 
 
 def publish(folder: Folder, passport: Passport, table: bytes) -> Passport:
-    """Write the table, then the passport, once; delete the files in pack/ that the standing passport does not name."""
+    """Write the table, then the passport unless there is one; return the passport that is there.
+
+    Files in pack/ that this passport does not name are deleted.
+    """
     folder.write(f"pack/{passport.table['name']}", table)
     if not folder.write_once(PASSPORT, (json.dumps(asdict(passport), indent=1) + "\n").encode()):
         winner = read_passport(folder)
-        assert winner, "the passport that stopped ours from being written is gone"
+        assert winner, "the passport of another builder is gone"
         passport = winner
     named = {f"pack/{passport.table['name']}", PASSPORT, *(f"pack/{shard['name']}" for shard in passport.shards)}
     for name in list(folder.names("pack/")):

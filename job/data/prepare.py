@@ -1,4 +1,4 @@
-"""The pack of a sweep folder: the one that is there, or a new one from the images that the sweep names."""
+"""The pack of a sweep folder: the existing one, or a new one from the sweep's images."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from job.trial import ImageOptions, Trial
 
 def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: Callable[[int, int], None],
                 say: Callable[[str], None] = print) -> Passport:
-    """The sweep's pack, built first where it is missing; of many processes one builds it, and the others wait.
+    """Return the passport of the sweep's pack; build the pack if it is missing. One process builds, the others wait.
 
-    images: the source's path or URI, or '' for the one that the sweep folder remembers; given: the ImageOptions that
-    were asked for, the others being remembered or at their defaults. Raises BadConfig where a pack of other images or
-    options stands there already, MissingInput where there is neither pack nor source.
+    images: path or URI of the source, or '' for the one recorded in the sweep folder. given: the ImageOptions that the
+    user gave; the others are those recorded in the sweep folder, or the defaults. Raises BadConfig if there is a pack
+    of other images or options, and MissingInput if there is neither a pack nor a source.
     """
     asked = {**({"images": absolute(images)} if images else {}), **given}
     passport = read_passport(sweep)
@@ -34,28 +34,29 @@ def ensure_pack(sweep: Folder, images: str, given: Mapping[str, Any], progress: 
     known = {"images", *(spec.name for spec in fields(ImageOptions))}
     asked = {**{name: value for name, value in (read_json(sweep, SOURCE) or {}).items() if name in known}, **asked}
     if "images" not in asked:
-        raise MissingInput(f"{sweep.uri}: no pack and no images to make it from; name them with --images")
+        raise MissingInput(f"{sweep.uri}: no pack, and no images to make one from; name them with --images")
     options = make_options({key: value for key, value in asked.items() if key != "images"})
-    lease = claim(sweep, PACK, lambda: sweep.exists(PASSPORT), say, settings={"images": asked["images"], **asdict(options)})
+    settings = {"images": asked["images"], **asdict(options)}
+    lease = claim(sweep, PACK, lambda: sweep.exists(PASSPORT), say, settings=settings)
     if lease:
         with held(lease):
             lease.check_deaths()
             before = lease.waited_for
             if before and before.state == "failed" and before.settings == lease.attempt.settings:
-                # The same images would be found wanting again.
+                # The same images would fail again.
                 raise failure_of(before)
-            # The builder before may have ended between the last look and the claim.
+            # Another builder may have finished just before the claim.
             passport = read_passport(sweep) or build(sweep, asked["images"], options, progress, lease)
     else:
         passport = read_passport(sweep)
         assert passport, "the passport that ended the wait is gone"
     # Another builder may have been first, with other images or options.
-    compare({"images": passport.source, **passport.options}, {"images": asked["images"], **asdict(options)}, sweep.uri)
+    compare({"images": passport.source, **passport.options}, settings, sweep.uri)
     return passport
 
 
 def fail_without_pack(sweep: Folder, trials: Sequence[Trial], error: JobError) -> None:
-    """Write the trials' rows where no pack can be made for them; a row that is there already stays."""
+    """Write failed rows for the trials after the pack could not be made; existing rows stay."""
     attempt = last_attempt(sweep, PACK)
     if attempt and attempt.state == "failed" and not sweep.exists(PASSPORT):
         for trial in trials:
@@ -64,10 +65,11 @@ def fail_without_pack(sweep: Folder, trials: Sequence[Trial], error: JobError) -
             sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode())
 
 
-def build(sweep: Folder, images: str, options: ImageOptions, progress: Callable[[int, int], None], lease: Lease) -> Passport:
-    """Build the pack, with the right to it in hand."""
+def build(sweep: Folder, images: str, options: ImageOptions, progress: Callable[[int, int], None],
+          lease: Lease) -> Passport:
+    """Build the pack under its lease; return the passport."""
     source = read_source(images, options)
-    # Whoever comes after a killed builder can begin again from this.
+    # If this builder is killed, the next one starts from this record.
     sweep.write(SOURCE, (json.dumps({"images": images, **asdict(options)}, indent=1) + "\n").encode())
 
     def note(done: int, total: int) -> None:
@@ -78,7 +80,7 @@ def build(sweep: Folder, images: str, options: ImageOptions, progress: Callable[
 
 
 def make_options(values: Mapping[str, Any]) -> ImageOptions:
-    """The options about images; raises BadConfig naming the option."""
+    """Return the image options; raises BadConfig naming the wrong one."""
     try:
         return ImageOptions(**values)
     except (ValueError, TypeError) as error:
@@ -86,15 +88,15 @@ def make_options(values: Mapping[str, Any]) -> ImageOptions:
 
 
 def absolute(uri: str) -> str:
-    """A path from the root, so that it means the same from every working directory; a URI as it is."""
+    """Return a path as an absolute one, valid from every working directory; a URI unchanged."""
     return uri.rstrip("/") if "://" in uri else os.path.normpath(Path(uri).expanduser().absolute())
 
 
 def compare(have: dict[str, object], asked: dict[str, object], uri: str) -> None:
-    """Raise BadConfig, naming each difference, where a pack was made with other options than are asked for."""
-    # max_bad only decides whether a pack comes to be, not what is in it.
+    """Raise BadConfig, naming each difference, if a pack was made with other options than those asked for."""
+    # max_bad decides only whether a pack is made, not what is in it.
     names = [name for name in asked if name != "max_bad" and have.get(name) != asked[name]]
     if names:
         differences = "; ".join(f"{name} was {have.get(name)!r}, now {asked[name]!r}" for name in names)
         raise BadConfig(f"{uri}: its pack was made from other images or options ({differences}); "
-                        "name a new sweep folder, or leave --images and these options out")
+                        "name a new sweep folder, or leave out --images and these options")

@@ -1,4 +1,4 @@
-"""Draws product images (phones and other appliances) for demonstrations, every one different, some of them hard."""
+"""Draws product images (phones and other appliances) for demonstrations: all different, some of them hard."""
 
 import io
 import math
@@ -10,20 +10,20 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 Colour = tuple[int, int, int]
 Draw = ImageDraw.ImageDraw
 
-# Half of them phones: the study's classes were phone against the rest, 65 to 35.
+# Each class's share of the images; the first study set phones against the rest, 65 to 35.
 SHARES = {"phone": 0.4, "tablet": 0.15, "laptop": 0.15, "washing_machine": 0.15, "dishwasher": 0.15}
 CANVAS = 480
 
 
 def draw_images(num_images: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """`class/name.jpg` and the JPEG file of each of so many images; the same for the same numbers."""
+    """Yield `class/name.jpg` and the JPEG bytes of each image; the same seed and number give the same images."""
     for label, share in SHARES.items():
         for number in range(max(1, round(num_images * share))):
             yield f"{label}/{label}-{number:04d}.jpg", draw_image(label, random.Random(f"{seed}/{label}/{number}"))
 
 
 def draw_image(label: str, rng: random.Random) -> bytes:
-    """One image of a product: background, clutter, the turned product, sometimes something before it, then light."""
+    """Return one JPEG: a background, clutter, the rotated product, sometimes clutter in front of it, then light."""
     width, height = rng.choice([(320, 240), (240, 320), (280, 280), (360, 240)])
     scene = background(rng, CANVAS, CANVAS)
     clutter(rng, scene, rng.randint(0, 3))
@@ -43,18 +43,18 @@ def draw_image(label: str, rng: random.Random) -> bytes:
 
 
 def colour(rng: random.Random, low: int = 0, high: int = 255) -> Colour:
-    """A random colour whose channels lie between two values."""
+    """Return a random colour with channels between two values."""
     return rng.randint(low, high), rng.randint(low, high), rng.randint(low, high)
 
 
 def grey(rng: random.Random, low: int, high: int) -> Colour:
-    """A nearly neutral colour: the casing of an appliance."""
+    """Return a nearly grey colour, for the casing of an appliance."""
     value = rng.randint(low, high)
     return tuple(max(0, min(255, value + rng.randint(-10, 10))) for _ in range(3))  # type: ignore[return-value]
 
 
 def background(rng: random.Random, width: int, height: int) -> Image.Image:
-    """A wall and a floor, or a plain sweep of two colours."""
+    """Return a gradient of two colours, sometimes with a floor."""
     first = colour(rng, 110, 240)
     second = grey(rng, 90, 230) if rng.random() < 0.6 else colour(rng, 90, 240)
     mask = Image.linear_gradient("L").rotate(rng.choice([0, 90, 180, 270])).resize((width, height))
@@ -65,7 +65,7 @@ def background(rng: random.Random, width: int, height: int) -> Image.Image:
 
 
 def clutter(rng: random.Random, scene: Image.Image, count: int) -> None:
-    """Shapes that are no product: boxes, balls, cables."""
+    """Draw shapes that are not products: boxes, balls, cables."""
     draw = ImageDraw.Draw(scene)
     for _ in range(count):
         x, y, size = rng.randint(0, CANVAS), rng.randint(0, CANVAS), rng.randint(20, 110)
@@ -74,7 +74,8 @@ def clutter(rng: random.Random, scene: Image.Image, count: int) -> None:
         if kind == 0:
             draw.ellipse(box, fill=colour(rng))
         elif kind == 1:
-            draw.rounded_rectangle(box, rng.randint(0, 15), fill=colour(rng), outline=colour(rng), width=rng.randint(0, 4))
+            draw.rounded_rectangle(box, rng.randint(0, 15), fill=colour(rng), outline=colour(rng),
+                                   width=rng.randint(0, 4))
         elif kind == 2:
             points = [(rng.randint(0, CANVAS), rng.randint(0, CANVAS)) for _ in range(4)]
             draw.line(points, fill=colour(rng), width=rng.randint(2, 7))
@@ -83,7 +84,7 @@ def clutter(rng: random.Random, scene: Image.Image, count: int) -> None:
 
 
 def turn(rng: random.Random, product: Image.Image, scale: float, spread: float) -> Image.Image:
-    """Rotate, shrink and lean a product, as if seen from somewhere else."""
+    """Rotate, scale and shear a product, as if seen from another place."""
     angle = math.radians(rng.gauss(0, spread / 2))
     lean_x, lean_y = rng.uniform(-0.15, 0.15), rng.uniform(-0.15, 0.15)
     squeeze = rng.uniform(0.75, 1.0)
@@ -95,7 +96,7 @@ def turn(rng: random.Random, product: Image.Image, scale: float, spread: float) 
 
 
 def light(rng: random.Random, image: Image.Image, hard: bool) -> Image.Image:
-    """Brightness, contrast, tint, focus and grain."""
+    """Change brightness, contrast, colour, focus and grain."""
     image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.35, 1.3) if hard else rng.uniform(0.75, 1.2))
     image = ImageEnhance.Contrast(image).enhance(rng.uniform(0.5, 1.2))
     image = ImageEnhance.Color(image).enhance(rng.uniform(0.2, 1.4))
@@ -106,7 +107,7 @@ def light(rng: random.Random, image: Image.Image, hard: bool) -> Image.Image:
 
 
 def screen(rng: random.Random, draw: Draw, box: tuple[float, float, float, float]) -> None:
-    """A display: off, or showing tiles or lines of text."""
+    """Draw a display: off, or with tiles or lines of text."""
     left, top, right, bottom = box
     draw.rectangle(box, fill=grey(rng, 5, 40) if rng.random() < 0.4 else colour(rng, 20, 220))
     if rng.random() < 0.6:
@@ -119,13 +120,14 @@ def screen(rng: random.Random, draw: Draw, box: tuple[float, float, float, float
 
 
 def handheld(rng: random.Random, draw: Draw, width: float, height: float, button: bool) -> None:
-    """A slab with a screen: a phone or a tablet, which differ in proportion, frame and camera."""
+    """Draw a flat case with a screen: a phone or a tablet, which differ in aspect ratio, frame and camera."""
     left, top = (CANVAS - width) / 2, (CANVAS - height) / 2
     box = (left, top, left + width, top + height)
-    draw.rounded_rectangle(box, width * rng.uniform(0.05, 0.16), fill=grey(rng, 10, 245), outline=grey(rng, 40, 200), width=3)
+    radius = width * rng.uniform(0.05, 0.16)
+    draw.rounded_rectangle(box, radius, fill=grey(rng, 10, 245), outline=grey(rng, 40, 200), width=3)
     frame = width * (rng.uniform(0.03, 0.07) if not button else rng.uniform(0.06, 0.1))
     if rng.random() < 0.25 and not button:
-        # The back of a phone: a camera's island and no screen.
+        # The back of a phone: a camera and no screen.
         x, y, size = left + width * 0.1, top + height * 0.05, width * 0.35
         draw.rounded_rectangle((x, y, x + size, y + size), 12, fill=grey(rng, 20, 90))
         for i in range(rng.randint(1, 3)):
@@ -140,20 +142,20 @@ def handheld(rng: random.Random, draw: Draw, width: float, height: float, button
 
 
 def phone(rng: random.Random, draw: Draw) -> None:
-    """About twice as high as wide."""
+    """Draw a phone, about twice as high as wide."""
     height = rng.uniform(330, 430)
     handheld(rng, draw, height / rng.uniform(1.8, 2.2), height, button=False)
 
 
 def tablet(rng: random.Random, draw: Draw) -> None:
-    """About 4 to 3, upright or lying, with a wider frame."""
+    """Draw a tablet, about 4 to 3, upright or lying, with a wider frame."""
     height = rng.uniform(330, 420)
     width = height / rng.uniform(1.3, 1.6)
     handheld(rng, draw, *((width, height) if rng.random() < 0.6 else (height, width)), button=rng.random() < 0.6)
 
 
 def laptop(rng: random.Random, draw: Draw) -> None:
-    """A lid with a screen over a base that widens towards the viewer, with keys."""
+    """Draw a laptop: a lid with a screen, and a base with keys that widens towards the viewer."""
     width, case = rng.uniform(280, 380), grey(rng, 20, 220)
     left, top, lid = (CANVAS - width) / 2, rng.uniform(60, 110), width * rng.uniform(0.55, 0.68)
     draw.rounded_rectangle((left, top, left + width, top + lid), 8, fill=case)
@@ -170,7 +172,7 @@ def laptop(rng: random.Random, draw: Draw) -> None:
 
 
 def casing(rng: random.Random, draw: Draw) -> tuple[float, float, float, float]:
-    """The body of a large appliance with its control panel; answers left, top, width, height below the panel."""
+    """Draw the body of a large appliance with its control panel; return left, top, width, height below the panel."""
     width, height = rng.uniform(250, 310), rng.uniform(320, 400)
     left, top, panel = (CANVAS - width) / 2, (CANVAS - height) / 2, rng.uniform(40, 60)
     body = (left, top, left + width, top + height)
@@ -184,7 +186,7 @@ def casing(rng: random.Random, draw: Draw) -> tuple[float, float, float, float]:
 
 
 def washing_machine(rng: random.Random, draw: Draw) -> None:
-    """A casing with a round door."""
+    """Draw a casing with a round door."""
     left, top, width, height = casing(rng, draw)
     cx, cy, r = left + width / 2, top + height * rng.uniform(0.42, 0.55), min(width, height) * rng.uniform(0.3, 0.42)
     draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=grey(rng, 90, 230), outline=grey(rng, 40, 120), width=4)
@@ -194,7 +196,7 @@ def washing_machine(rng: random.Random, draw: Draw) -> None:
 
 
 def dishwasher(rng: random.Random, draw: Draw) -> None:
-    """A casing with a flat door and a long handle; sometimes open, with a rack."""
+    """Draw a casing with a flat door and a long handle; sometimes open, with a rack."""
     left, top, width, height = casing(rng, draw)
     y = top + height * rng.uniform(0.04, 0.1)
     draw.rounded_rectangle((left + width * 0.15, y, left + width * 0.85, y + 14), 7, fill=grey(rng, 30, 200))

@@ -1,4 +1,4 @@
-"""A contact sheet of what the net sees: some images plain, and beside each how training would augment it."""
+"""A contact sheet of the model's input: some images, and beside each its augmented versions."""
 
 import io
 from collections import defaultdict
@@ -16,37 +16,37 @@ from job.data.source import Labelled, Source
 from job.errors import BadData
 from job.trial import Trial
 
-ROWS = 6
-VERSIONS = 7
-GAP = 4
+NUM_ROWS = 6
+NUM_VERSIONS = 7
+GAP_PIXELS = 4
 
 
 def contact_sheet(source: Source, trial: Trial) -> bytes:
-    """A PNG: a row an image (classes in turn), first as validation sees it, then as seven epochs would augment it.
+    """Return a PNG with one row per image: first as in validation, then seven augmented versions. Classes take turns.
 
-    Raises BadData where none of the images can be read.
+    Raises BadData if none of the images can be read.
     """
     images = []
     names = [item.image for item in one_of_each_class(source.images)]
     for _, outcome in read_and_decode(source.folder, names, resize_side(trial.image_size)):
         if not isinstance(outcome, Rejected):
             images.append(torch.from_numpy(outcome.copy()))
-        if len(images) == ROWS:
+        if len(images) == NUM_ROWS:
             break
     if not images:
-        raise BadData(f"{source.uri}: none of its images can be read")
+        raise BadData(f"{source.uri}: none of its images can be read; `job prepare` lists the reasons")
     sizes_N2 = torch.tensor([image.shape[:2] for image in images])
     batches = Batches(trial.image_size, torch.device("cpu"), images, sizes_N2, torch.zeros(len(images)), {}, [], None)
     indices = torch.arange(len(images))
     columns = [batches.centered(indices)]
-    for version in range(VERSIONS):
+    for version in range(NUM_VERSIONS):
         generator = torch.manual_seed(trial.seed + version)
         columns.append(batches.augmented(indices, draw(sizes_N2, trial, generator)))
     return to_png(columns, trial.image_size)
 
 
 def one_of_each_class(images: Sequence[Labelled]) -> list[Labelled]:
-    """The images reordered: the first of each class, then the second of each, and so on."""
+    """Return the images reordered: the first of each class, then the second of each, and so on."""
     number_in_class: dict[str, int] = defaultdict(int)
     order = []
     for item in images:
@@ -56,14 +56,14 @@ def one_of_each_class(images: Sequence[Labelled]) -> list[Labelled]:
 
 
 def to_png(columns: Sequence[Tensor], size: int) -> bytes:
-    """Normalised images_NCHW, a tensor a column, as one image."""
+    """Return a PNG of normalised images_NCHW, one tensor per column."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    step = size + GAP
-    sheet = Image.new("RGB", (step * len(columns) + GAP, step * len(columns[0]) + GAP), "white")
+    step = size + GAP_PIXELS
+    sheet = Image.new("RGB", (step * len(columns) + GAP_PIXELS, step * len(columns[0]) + GAP_PIXELS), "white")
     for column, images_NCHW in enumerate(columns):
         for row, image_CHW in enumerate(images_NCHW):
             pixels = ((image_CHW * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0)
-            sheet.paste(Image.fromarray(pixels.numpy()), (GAP + column * step, GAP + row * step))
+            sheet.paste(Image.fromarray(pixels.numpy()), (GAP_PIXELS + column * step, GAP_PIXELS + row * step))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()

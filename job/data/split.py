@@ -1,4 +1,4 @@
-"""Divides images into train, validation and test: stratified, seeded by content, the same on every machine."""
+"""Divides images into train, validation and test: stratified, drawn by content, the same on every machine."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -8,13 +8,14 @@ from job.errors import BadData
 from job.trial import ImageOptions
 
 
-def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence[str], options: ImageOptions) -> list[str]:
-    """The split of each image: 'train', 'val', 'test', or '' for one that is left out of training.
+def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence[str],
+                  options: ImageOptions) -> list[str]:
+    """Return the split of each image: 'train', 'val', 'test', or '' for one that is left out.
 
-    Byte-identical images (equal digests) land on one side. The order within a class is that of a hash of seed and
-    content, so neither names nor machine matter. A split given by folders is kept: only what no folder gives is drawn
-    (validation from train/ where there is no val/), and a training image that also lies in val/ or test/ is left
-    out of training. Raises BadData for a class that is too small to be in each split.
+    Byte-identical images (equal digests) get the same split. Each class is ordered by a hash of seed and content, so
+    names and machines make no difference. A split given by folders is kept, except that a training image that is also
+    in val/ or test/ is left out. Without val/, validation is drawn from train/; a missing test/ stays empty. Raises
+    BadData for a class that is too small for every split.
     """
     if any(given):
         splits = keep_given(digests, given)
@@ -30,7 +31,7 @@ def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence
 
 
 def keep_given(digests: Sequence[str], given: Sequence[str]) -> list[str]:
-    """The given splits, without training images (and validation images) that are held out elsewhere too."""
+    """Return the given splits without training images that are also in val or test, and val images also in test."""
     held_out: dict[str, set[str]] = {split: set() for split in ("val", "test")}
     for digest, split in zip(digests, given, strict=True):
         if split in held_out:
@@ -40,19 +41,19 @@ def keep_given(digests: Sequence[str], given: Sequence[str]) -> list[str]:
 
 
 def draw(labels: Sequence[str], digests: Sequence[str], val: float, test: float, options: ImageOptions) -> list[str]:
-    """Draw test, then validation from the rest, class by class; groups of identical images stay together."""
+    """Draw test, then validation from the rest, class by class; identical images stay together."""
     groups: dict[str, list[int]] = defaultdict(list)
     for i, digest in enumerate(digests):
         groups[digest].append(i)
-    of_class: dict[str, list[list[int]]] = defaultdict(list)
+    groups_of_class: dict[str, list[list[int]]] = defaultdict(list)
     for members in groups.values():
-        of_class[labels[members[0]]].append(members)
+        groups_of_class[labels[members[0]]].append(members)
     splits = ["train"] * len(labels)
-    for label, found in sorted(of_class.items()):
+    for label, found in sorted(groups_of_class.items()):
         least = 3 if test else 2
         if len(found) < least:
             raise BadData(f"class {label!r} has {len(found)} different image{'s' * (len(found) != 1)}; {least} are "
-                          f"needed, one for each of train, validation{' and test' if test else ''}")
+                          f"needed, one for each of train, validation{' and test' if test else ''}; add images to it")
         found.sort(key=lambda members: hashlib.sha256(f"{options.split_seed}/{digests[members[0]]}".encode()).digest())
         total = sum(map(len, found))
         num_test = max(1, round(total * test)) if test else 0
@@ -63,20 +64,20 @@ def draw(labels: Sequence[str], digests: Sequence[str], val: float, test: float,
 
 
 def take(groups: Sequence[Sequence[int]], wanted: int, most: int, splits: list[str], split: str) -> int:
-    """Put whole groups into a split until it has the wanted number of images; how many groups that took."""
-    have = count = 0
-    while have < wanted and count < most:
-        for i in groups[count]:
+    """Put whole groups into a split until it has the wanted number of images; return the number of groups taken."""
+    num_images = num_groups = 0
+    while num_images < wanted and num_groups < most:
+        for i in groups[num_groups]:
             splits[i] = split
-        have += len(groups[count])
-        count += 1
-    return count
+        num_images += len(groups[num_groups])
+        num_groups += 1
+    return num_groups
 
 
 def check_classes(labels: Sequence[str], splits: Sequence[str]) -> None:
-    """Raise BadData where a class has no training or no validation image."""
+    """Raise BadData if a class has no training or no validation image."""
     counts = Counter(zip(splits, labels, strict=True))
     for label in sorted(set(labels)):
         for split in ("train", "val"):
             if not counts[split, label]:
-                raise BadData(f"class {label!r} has no {split} image; every class needs some in train and validation")
+                raise BadData(f"class {label!r} has no {split} image; add some, every class needs train and val images")

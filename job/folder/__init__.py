@@ -1,1 +1,1 @@
-"""The sweep folder: where its files lie, and who may write them."""
+"""The sweep folder: where its files lie, and which process may write them."""

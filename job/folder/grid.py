@@ -8,25 +8,28 @@ from dataclasses import fields
 from typing import Any
 
 from job.errors import BadConfig, MissingInput
-from job.folder.layout import GRID, read_text
+from job.folder.layout import GRID, check_sweep, read_text
 from job.folder.storage import Folder, join, open_folder, split_uri
 from job.trial import Trial, shown
 
 
 def read_grid(folder: Folder, name: str = GRID) -> list[Trial]:
-    """The trials of a grid file; raises BadConfig naming file, line and column."""
+    """Return the trials of a grid file; raises BadConfig naming file, line and column."""
     try:
         return parse_grid(read_text(folder, name))
     except GridError as error:
         raise BadConfig(f"{join(folder.uri, name)}: {error}") from None
     except MissingInput as error:
-        raise MissingInput(f"{error}; a grid is a CSV file such as `job grid --lr 0.1 --lr 0.01 --epochs 10` prints") from None
+        if name == GRID:
+            check_sweep(folder)
+        raise MissingInput(f"{error}; make a grid, for example with `job grid --lr 0.1 --lr 0.01 --epochs 10 > {GRID}`"
+                           ) from None
 
 
 def load_grid(sweep: Folder, uri: str) -> tuple[list[Trial], Callable[[], None]]:
-    """The trials of the grid at a path or URI, or of the sweep's own, and what makes it the sweep's grid.csv.
+    """Return the trials of the grid at `uri`, or of the sweep's own where that is empty, and a function that adopts it.
 
-    The second is to be called once all else is known to be right.
+    The function writes the grid as the sweep's grid.csv. Call it after every other check has passed.
     """
     if not uri:
         return read_grid(sweep), lambda: None
@@ -37,18 +40,18 @@ def load_grid(sweep: Folder, uri: str) -> tuple[list[Trial], Callable[[], None]]
 
 
 def find_trial(sweep: Folder, name: str, given: Trial | None) -> Trial:
-    """The trial of this name: as given, or as the sweep's grid has it; raises BadConfig where both do and differ."""
+    """Return the trial of this name, as given or from the sweep's grid; raises BadConfig if the two differ."""
     if given and not sweep.exists(GRID):
         return given
     trials = {trial.trial: trial for trial in read_grid(sweep)}
     if not given and name not in trials:
-        raise BadConfig(f"{join(sweep.uri, GRID)} has no trial {name!r}; its trials are {', '.join(trials)}")
+        raise BadConfig(f"{join(sweep.uri, GRID)}: no trial {name!r}; choose one of {', '.join(trials)}")
     found = trials.get(name)
     if given and found and given != found:
         names = [spec.name for spec in fields(Trial) if getattr(given, spec.name) != getattr(found, spec.name)]
         differences = "; ".join(f"{field} {getattr(found, field)!r}, here {getattr(given, field)!r}" for field in names)
-        raise BadConfig(f"{join(sweep.uri, GRID)} has trial {name} with other settings ({differences}); "
-                        "give all its settings, or none; make manifests anew from a grid that has changed")
+        raise BadConfig(f"{join(sweep.uri, GRID)}: trial {name} has other settings there ({differences}); give none of "
+                        "its settings, or all of them unchanged; after a change of the grid, make the manifests again")
     return given or trials[name]
 
 
@@ -56,11 +59,11 @@ BOOLEANS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "
 
 
 class GridError(ValueError):
-    """A grid that cannot be read; the message names line and column."""
+    """The grid cannot be read; the message names line and column."""
 
 
 def parse_value(kind: type, text: str) -> Any:
-    """`text` as an int, a float, a bool or a str; ValueError says what was expected."""
+    """Return `text` as an int, a float, a bool or a str; raises ValueError saying what was expected."""
     text = text.strip()
     if not text:
         raise ValueError("is empty; give a value, or leave the column out for the default")
@@ -68,32 +71,32 @@ def parse_value(kind: type, text: str) -> Any:
         return text
     if kind is bool:
         if text.lower() not in BOOLEANS:
-            raise ValueError(f"is {text!r}; yes or no is needed")
+            raise ValueError(f"is {text!r}; give yes or no")
         return BOOLEANS[text.lower()]
     try:
         return kind(text)
     except ValueError:
-        raise ValueError(f"is {text!r}; {'a whole number' if kind is int else 'a number'} is needed") from None
+        raise ValueError(f"is {text!r}; give {'a whole number' if kind is int else 'a number'}") from None
 
 
 def read_columns(header: list[str]) -> list[str]:
-    """The grid's column names, checked against Trial's fields; raises GridError."""
+    """Return the grid's column names; raises GridError for one that is not a field of Trial."""
     known = [spec.name for spec in fields(Trial)]
     names = [name.strip() for name in header]
     if len(names) == 1 and ";" in names[0]:
-        raise GridError("line 1: the columns are separated by ';'; save it with ',' between them")
+        raise GridError("line 1: the columns are separated by ';'; save the grid with ',' between them")
     for position, name in enumerate(names, 1):
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; the columns are {', '.join(known)}"
             raise GridError(f"line 1, column {position}: unknown column {name!r}{hint}")
         if names.index(name) != position - 1:
-            raise GridError(f"line 1, column {position}: the column {name!r} stands twice")
+            raise GridError(f"line 1, column {position}: the column {name!r} appears twice; remove one")
     return names
 
 
 def parse_grid(text: str) -> list[Trial]:
-    """The trials of a grid in CSV form, in its order; a grid without a `trial` column is numbered from 1.
+    """Return the trials of a grid in CSV form, in its order; without a `trial` column they are numbered from 1.
 
     Raises GridError with the line and column of the first fault.
     """
@@ -109,23 +112,25 @@ def parse_grid(text: str) -> list[Trial]:
                 columns = read_columns(cells)
                 continue
             trial = parse_line(columns, cells, lines.line_num, str(len(trials) + 1))
-            # Sheets and some file systems do not tell upper from lower case.
+            # Workbook sheets and some file systems ignore case.
             first = line_of_name.setdefault(trial.trial.lower(), lines.line_num)
             if first != lines.line_num:
-                raise GridError(f"line {lines.line_num}, column trial: the name {trial.trial!r} stands in line {first} too")
+                raise GridError(f"line {lines.line_num}, column trial: the name {trial.trial!r} is already in line "
+                                f"{first}; give each trial a name of its own (upper and lower case are the same)")
             trials.append(trial)
     except csv.Error as error:
         raise GridError(f"line {lines.line_num}: {error}") from None
     if not trials:
-        raise GridError("line 1: no trials; a header (trial,lr,epochs) and a line a trial are needed")
+        raise GridError("line 1: no trials; write a header (trial,lr,epochs) and one line per trial")
     return trials
 
 
 def parse_line(columns: list[str], cells: list[str], line: int, default_name: str) -> Trial:
-    """One line of a grid as a Trial; raises GridError."""
+    """Return one line of a grid as a Trial; raises GridError."""
     kinds = {spec.name: type(spec.default) for spec in fields(Trial)}
     if len(cells) != len(columns):
-        raise GridError(f"line {line}: {len(cells)} values for {len(columns)} columns ({', '.join(columns)})")
+        raise GridError(f"line {line}: {len(cells)} values for {len(columns)} columns; give one for each of "
+                        f"{', '.join(columns)}")
     values: dict[str, Any] = {"trial": default_name}
     for column, cell in zip(columns, cells, strict=True):
         try:
@@ -135,14 +140,15 @@ def parse_line(columns: list[str], cells: list[str], line: int, default_name: st
     try:
         return Trial(**values)
     except ValueError as error:
-        # Every message of Trial begins with its field.
+        # Every message of Trial begins with the name of a field.
         raise GridError(f"line {line}, column {str(error).split()[0]}: {error}") from None
 
 
 def format_grid(trials: Sequence[Trial]) -> str:
-    """A grid in CSV form: trial, lr, epochs, and each other column in which a trial leaves the default."""
+    """Return a grid in CSV form: trial, lr, epochs, and each other column in which a trial differs from the default."""
     always = ("trial", "lr", "epochs")
-    columns = [s.name for s in fields(Trial) if s.name in always or any(getattr(t, s.name) != s.default for t in trials)]
+    columns = [spec.name for spec in fields(Trial)
+               if spec.name in always or any(getattr(trial, spec.name) != spec.default for trial in trials)]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

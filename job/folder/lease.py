@@ -1,4 +1,4 @@
-"""Leases: the right of one process to work on a trial or the pack, kept by a heartbeat."""
+"""Leases: the right of one process to work on a trial or on the pack, kept by a heartbeat."""
 
 import contextlib
 import threading
@@ -13,83 +13,83 @@ from job.folder.attempts import (
     Attempt,
     as_json,
     attempt_file,
-    deaths_in_vain,
     new_attempt,
     now,
     num_attempts,
     read_attempt,
+    too_many_deaths,
 )
 from job.folder.storage import Folder
 from job.process import is_gone, own_process
 
 BEAT_SECONDS = 10.0
-# The holder stops writing this long before others may take its work.
+# The holder stops writing this long before others may take over.
 MARGIN_SECONDS = 10.0
-# The clocks of two hosts may differ, so silence is watched for on the watcher's own; but not by so much.
+# Clocks of two hosts may differ, so a waiting process measures silence on its own; but no clock is off by this much.
 LONG_SILENT_SECONDS = 3600.0
 POLL_SECONDS = 2.0
-# A listing that does not yet show what a write has met is asked again; one that never does is no listing of ours.
+# A listing may lag behind a write, so a lost race is tried again. A file that is never listed is not an attempt.
 MOST_RACES = 30
 
 
 class Busy(TryAgain):
-    """Another process is at work on it."""
+    """Another process is working on it."""
 
 
 class DiedTooOften(JobError):
-    """The work ends the process that does it, time and again."""
+    """The work kills every process that tries it."""
 
 
 class Lease:
-    """The right to work, held by a heartbeat from a thread of its own, so that it beats through loading and validation."""
+    """The right to work. A thread of its own sends the heartbeat, so it beats during loading and validation too."""
 
     def __init__(self, folder: Folder, work: str, number: int, attempt: Attempt, waited_for: Attempt | None = None,
                  deaths: str = "") -> None:
         self.folder, self.work, self.number, self.attempt = folder, work, number, attempt
         self.deaths = deaths
-        # How the attempt ended that this process has waited for; None where it has not waited.
+        # The attempt that this process waited for, in its final state; None if it did not wait.
         self.waited_for = waited_for
         self.taken_over = threading.Event()
-        self._sure_until = time.monotonic() + SILENT_SECONDS - MARGIN_SECONDS
+        self._valid_until = time.monotonic() + SILENT_SECONDS - MARGIN_SECONDS
         self._over, self._wake = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
         self._thread.start()
 
     def progress(self, epoch: int, step: int, num_steps: int) -> None:
-        """Where the work stands, for the next beat to tell."""
+        """Record how far the work is, for the next beat to report."""
         first = self.attempt.from_epoch
         self.attempt = replace(self.attempt, from_epoch=epoch if first is None else first, epoch=epoch, step=step,
                                num_steps=num_steps)
 
     def guard(self) -> None:
-        """Raise TakenOver where the work is another's by now, and TryAgain while that cannot be known."""
+        """Raise TakenOver if another process has taken the work, and TryAgain while the storage cannot say so."""
         if self.taken_over.is_set():
-            raise TakenOver(f"{self.work}: this process was silent for over {SILENT_SECONDS:.0f} s, and another one has taken "
-                            "over; nothing more is written here")
-        if time.monotonic() > self._sure_until:
-            # Perhaps this process was frozen, and its heart with it.
+            raise TakenOver(f"{self.work}: this process was silent for over {SILENT_SECONDS:.0f} s and another one has "
+                            "taken over; this one writes nothing more")
+        if time.monotonic() > self._valid_until:
+            # The process may have been frozen, and its heartbeat with it.
             self.beat()
             self.guard()
 
     def check_deaths(self) -> None:
-        """Raise DiedTooOften where the attempts before this one died without an end; the next claim counts anew."""
+        """Raise DiedTooOften if the attempts before this one died in a row; the next claim starts a new count."""
         if self.deaths:
             raise DiedTooOften(self.deaths)
 
     def beat(self) -> None:
-        """Look for a successor, then say that this process is alive; raises JobError where storage does not answer."""
+        """Look for a successor; if there is none, write that this process is alive. Raises JobError if that fails."""
         began = time.monotonic()
         if num_attempts(self.folder, self.work) > self.number:
             self.taken_over.set()
             return
         self.folder.write(attempt_file(self.work, self.number), as_json(replace(self.attempt, at=now())))
-        self._sure_until = began + SILENT_SECONDS - MARGIN_SECONDS
+        self._valid_until = began + SILENT_SECONDS - MARGIN_SECONDS
 
     def beat_soon(self) -> None:
-        """Tell of the progress without waiting for the next beat's time."""
+        """Report the progress now, not at the time of the next beat."""
         self._wake.set()
 
-    def _beat_on(self) -> None:
+    def _keep_beating(self) -> None:
         while not self.taken_over.is_set():
             self._wake.wait(BEAT_SECONDS)
             if self._over.is_set():
@@ -97,24 +97,24 @@ class Lease:
             self._wake.clear()
             with contextlib.suppress(JobError):
                 self.beat()
-            # However short the epochs are.
+            # At most one beat per second, however short the epochs are.
             self._over.wait(1.0)
 
     def end(self, state: Literal["stopped", "failed", "done"], cause: str = "") -> None:
-        """Give the work back, saying how it ended."""
+        """Release the work and record how it ended."""
         self._over.set()
         self._wake.set()
         self._thread.join(timeout=5)
         self.attempt = replace(self.attempt, state=state, cause=cause)
-        # Storage that has not answered for long would only hold up the end.
-        if time.monotonic() < self._sure_until:
+        # A storage that has not answered for a minute would only delay the end.
+        if time.monotonic() < self._valid_until:
             with contextlib.suppress(JobError):
                 self.beat()
 
 
 @contextlib.contextmanager
 def held(lease: Lease) -> Iterator[Lease]:
-    """The lease for the time of a block; how the block ends is how the attempt does."""
+    """Hold the lease during a block; the attempt ends as the block does."""
     try:
         yield lease
     except (Stopped, TryAgain) as error:
@@ -130,14 +130,14 @@ def held(lease: Lease) -> Iterator[Lease]:
 
 
 class Watch:
-    """Whether an attempt has fallen silent, on this process's own clock: how far the other one is off does not matter."""
+    """Measures an attempt's silence on this process's own clock, so a wrong clock on the other host does no harm."""
 
     def __init__(self) -> None:
         self._seen: tuple[int, str] | None = None
         self._since = 0.0
 
     def is_silent(self, number: int, attempt: Attempt) -> bool:
-        """To be asked again and again, with what the file says now."""
+        """Whether the attempt has been silent for too long; call it repeatedly with the attempt as newly read."""
         if self._seen != (number, attempt.at):
             self._seen, self._since = (number, attempt.at), time.monotonic()
         return time.monotonic() - self._since > SILENT_SECONDS or attempt.seconds_silent > LONG_SILENT_SECONDS
@@ -146,15 +146,13 @@ class Watch:
 def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callable[[str], None], *, wait: bool = True,
           pause: Callable[[float], None] = time.sleep, settings: dict[str, Any] | None = None,
           pack_hash: str = "", shorter: Sequence[str] = ()) -> Lease | None:
-    """The lease of a piece of work; None where `finished` says that nothing is left of it.
+    """Return the lease of a piece of work, or None where `finished` says that it is done.
 
-    That is asked after the look at the last attempt and before the claim to be the next, so what the attempts before have
-    left behind is seen whole: no two processes do the same work because one of them looked too early.
-
-    While another process is at work this one waits, by `pause`, or with wait=False raises Busy. Raises BadConfig where the
-    storage does not know conditional writes.
+    `finished` is called after the last attempt is read and before the next is claimed. So it sees everything that
+    earlier attempts left, and no two processes do the same work. While another process works, this one waits by
+    `pause`, or raises Busy if `wait` is False. Raises BadConfig if the storage has no conditional writes.
     """
-    watch, waits, races = Watch(), False, 0
+    watch, is_waiting, num_races = Watch(), False, 0
     while True:
         try:
             number = num_attempts(folder, work)
@@ -162,36 +160,48 @@ def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callab
             if finished():
                 return None
         except TryAgain:
-            # Who waits already can wait for the storage too.
-            if not waits:
+            # A process that already waits can wait for the storage too.
+            if not is_waiting:
                 raise
             pause(POLL_SECONDS)
             continue
         if last and last.state == "running" and last.process and last.process == own_process():
-            # The answer to the write that made it, or to the one that ended it, was lost.
+            # This process's own attempt: the answer to the write that made or ended it was lost.
             return Lease(folder, work, number, last)
         if last is None or last.state != "running" or is_gone(last.process) or watch.is_silent(number, last):
-            new = new_attempt(settings=settings or {}, pack_hash=pack_hash, shorter=list(shorter))
-            if write_first(folder, attempt_file(work, number + 1), as_json(new)):
-                return Lease(folder, work, number + 1, new, last if waits else None, deaths_in_vain(folder, work, number))
-            races += 1
-            if races > MOST_RACES:
-                raise BadConfig(f"{folder.uri}/{attempt_file(work, number + 1)}: it is in the way and not listed; remove it")
+            attempt = new_attempt(settings=settings or {}, pack_hash=pack_hash, shorter=list(shorter))
+            if lease := try_to_lease(folder, work, number + 1, attempt, last if is_waiting else None):
+                return lease
+            num_races += 1
+            refuse_unlisted(num_races, f"{folder.uri}/{attempt_file(work, number + 1)}")
             pause(POLL_SECONDS / 10)
             continue
         if not wait:
-            raise Busy(f"{work}: {last.host} is at work on it")
-        if not waits:
-            waits = True
-            say(f"{work}: {last.host} is at work on it (attempt {number}, since {last.began_at}); waiting")
+            raise Busy(f"{work}: {last.host} is working on it")
+        if not is_waiting:
+            is_waiting = True
+            say(f"{work}: {last.host} is working on it (attempt {number}, since {last.began_at}); waiting")
         pause(POLL_SECONDS)
 
 
+def try_to_lease(folder: Folder, work: str, number: int, attempt: Attempt, waited_for: Attempt | None) -> Lease | None:
+    """Write the file of a new attempt; return its lease, or None if another process wrote that file first."""
+    if not write_first(folder, attempt_file(work, number), as_json(attempt)):
+        return None
+    return Lease(folder, work, number, attempt, waited_for, too_many_deaths(folder, work, number - 1))
+
+
+def refuse_unlisted(num_races: int, path: str) -> None:
+    """Raise BadConfig after so many lost races that the path cannot be another process's attempt."""
+    if num_races > MOST_RACES:
+        raise BadConfig(f"{path}: something is in the way here, and the folder does not list it; remove it")
+
+
 def write_first(folder: Folder, name: str, data: bytes) -> bool:
-    """Write a file that must not be there yet; raises BadConfig where the storage would have overwritten it."""
+    """Write a file unless it exists; return whether this call did. Raises BadConfig if the storage overwrites files."""
     if not folder.write_once(name, data):
         return False
     if folder.write_once(name, data):
-        raise BadConfig(f"{folder.uri}: this storage overwrites where it was asked not to (PUT with If-None-Match: *), so that "
-                        "two processes could train one trial; use one that knows conditional writes")
+        raise BadConfig(f"{folder.uri}: this storage ignores If-None-Match: * and overwrites existing objects, so two "
+                        "processes could train the same trial; use a storage that supports conditional writes")
     return True

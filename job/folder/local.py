@@ -12,12 +12,14 @@ from pathlib import Path
 
 from job.errors import AccessDenied, BadConfig, MissingInput, TryAgain
 
-TEMPORARY, STALE_SECONDS = ".writing-", 3600
+TEMPORARY = ".writing-"
+# A temporary file this old was left by a process that was killed.
+STALE_SECONDS = 3600
 
 
 @contextlib.contextmanager
 def local_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into ours."""
+    """Turn the operating system's errors into the errors of this program."""
     try:
         yield
     except IsADirectoryError:
@@ -25,9 +27,9 @@ def local_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise MissingInput(f"{path}: there is no such file") from None
     except (FileExistsError, NotADirectoryError):
-        raise BadConfig(f"{path}: a file stands where a folder is needed; name another folder") from None
+        raise BadConfig(f"{path}: a file is where a folder is needed; name another folder") from None
     except PermissionError as error:
-        raise AccessDenied(f"{path}: {error.strerror}; give this user the right to it, or name another folder") from None
+        raise AccessDenied(f"{path}: {error.strerror}; give this user access to it, or name another folder") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TryAgain(f"{path}: {error.strerror}; free some space and start again") from None
@@ -35,17 +37,17 @@ def local_errors(path: Path) -> Iterator[None]:
             raise AccessDenied(f"{path}: {error.strerror}; name another folder") from None
         if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):
             raise MissingInput(f"{path}: {error.strerror}") from None
-        raise TryAgain(f"{path}: {error.strerror or error}") from None
+        raise TryAgain(f"{path}: {error.strerror or error}; start again once the file system works") from None
 
 
 class LocalFolder:
-    """A folder on a file system. Writes go to a hidden temporary file first, then take their name in one step."""
+    """A folder on a file system. A write makes a hidden temporary file, then renames it in one step."""
 
     def __init__(self, path: str) -> None:
         try:
             self.path = Path(path).expanduser().absolute()
         except (RuntimeError, FileNotFoundError) as error:
-            raise BadConfig(f"{path}: {error}") from None
+            raise BadConfig(f"{path}: {error}; name another folder") from None
         self.uri = str(self.path)
 
     def read(self, name: str) -> bytes:
@@ -55,7 +57,7 @@ class LocalFolder:
     @contextlib.contextmanager
     def _temporary(self, target: Path, data: bytes) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._sweep_up(target.parent)
+        self._remove_stale(target.parent)
         handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=target.parent)
         temporary = Path(name)
         try:
@@ -69,8 +71,8 @@ class LocalFolder:
             temporary.unlink(missing_ok=True)
 
     @staticmethod
-    def _sweep_up(folder: Path) -> None:
-        """Remove what writers that were killed have left behind more than an hour ago."""
+    def _remove_stale(folder: Path) -> None:
+        """Remove the temporary files that killed processes left behind."""
         for path in folder.glob(f"{TEMPORARY}*"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > STALE_SECONDS:
@@ -100,7 +102,7 @@ class LocalFolder:
             found = []
             visited = {os.path.realpath(top)}
             for folder, folders, files in os.walk(top, onerror=self._unreadable, followlinks=True):
-                # A link back to a folder above would never end.
+                # Skips a link to a folder above, which would never end.
                 folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in visited]
                 visited.update(os.path.realpath(Path(folder, name)) for name in folders)
                 here = Path(folder)
@@ -123,12 +125,12 @@ class LocalFolder:
 
 
 def is_file_or_broken_link(path: Path) -> bool:
-    """Whether a name is worth reading: no pipe or device; a broken link is, so that it is reported by name."""
+    """Return whether a name counts as a file: no pipe or device, but a broken link does, so that it is reported."""
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def current_umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """Return the umask of this process; it can be read only by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

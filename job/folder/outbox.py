@@ -1,4 +1,4 @@
-"""Writing objects in the background, so that neither a slow store nor an outage stops the training."""
+"""Writes objects in the background, so that neither a slow store nor an outage stops the training."""
 
 import threading
 import time
@@ -9,12 +9,12 @@ from job.folder.storage import Folder
 
 
 class Outbox:
-    """Writes objects from a thread of its own, so that neither a slow store nor an outage stops the caller.
+    """Writes objects from a thread of its own, so that the caller never waits for the store.
 
-    Of two writes to one name the newer wins, so what waits is bounded by the number of names. Failures are said once
-    through `warn` and tried again; `flush` waits, and raises the last failure when `patience_seconds` have passed.
-    `guard` is asked before each write, and raises where there is no right to it (any more, or for the moment).
-    `core_seconds` is what the last write of each name took of a core; waiting for the store takes nothing.
+    A newer write replaces an older one of the same name, so the queue holds at most one object per name. A failed write
+    is reported once through `warn` and retried. `flush` waits, and raises the last failure after `patience_seconds`.
+    `guard` is called before each write; it raises if this process may not write, now or ever again. `core_seconds`
+    holds the processor time of each name's last write, without the time of waiting for the store.
     """
 
     def __init__(self, folder: Folder, warn: Callable[[str], None], guard: Callable[[], None] = lambda: None) -> None:
@@ -29,7 +29,7 @@ class Outbox:
         self._thread.start()
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object soon; returns at once."""
+        """Queue an object to be written, and return at once."""
         with self._changed:
             self._waiting[name] = data
             self._changed.notify_all()
@@ -47,7 +47,7 @@ class Outbox:
                 if failure:
                     if name not in self._warned and not self._failure and not isinstance(failure, TakenOver):
                         self._warned.add(name)
-                        self.warn(f"{failure} (training goes on; writing is tried again)")
+                        self.warn(f"{failure} (for now, training continues and the write is retried)")
                     self._waiting.setdefault(name, data)
                 else:
                     self._warned.discard(name)
@@ -67,9 +67,9 @@ class Outbox:
         return None
 
     def flush(self, patience_seconds: Callable[[], float]) -> None:
-        """Wait until everything is written, for as many seconds as `patience_seconds` says each time it is asked.
+        """Wait until everything is written, for at most `patience_seconds()`, which may change during the wait.
 
-        Raises what stands in the way when the patience ends, or at once where waiting does not help (access denied).
+        Raises the last failure after that time, or at once if waiting does not help (access denied).
         """
         started = time.monotonic()
         with self._changed:
@@ -78,11 +78,11 @@ class Outbox:
                 if self._failure and not isinstance(self._failure, TryAgain):
                     raise self._failure
                 if time.monotonic() - started > patience_seconds() and (self._waiting or self._busy):
-                    raise self._failure or TryAgain(f"{self.folder.uri}: the storage did not take the files in "
+                    raise self._failure or TryAgain(f"{self.folder.uri}: the storage did not accept the files within "
                                                     f"{patience_seconds():.0f} s; start again")
 
     def close(self) -> None:
-        """Stop the thread; what still waits is dropped, so flush first."""
+        """Stop the thread and drop what is still queued; call flush first."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

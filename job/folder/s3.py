@@ -1,4 +1,4 @@
-"""A folder in S3, or in another store that speaks it."""
+"""A folder in S3, or in another store that speaks S3."""
 
 import contextlib
 import os
@@ -12,12 +12,13 @@ from job.errors import AccessDenied, BadConfig, MissingInput, TryAgain
 
 MISSING_CODES = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 DENIED_CODES = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
-                "InvalidToken", "AllAccessDisabled", "AccountProblem", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}
+                "InvalidToken", "AllAccessDisabled", "AccountProblem", "TokenRefreshRequired",
+                "AuthorizationHeaderMalformed"}
 
 
 @contextlib.contextmanager
 def s3_errors(uri: str) -> Iterator[None]:
-    """Turn botocore's errors into ours."""
+    """Turn botocore's errors into the errors of this program."""
     from botocore import exceptions as aws
 
     try:
@@ -31,15 +32,16 @@ def s3_errors(uri: str) -> Iterator[None]:
             raise MissingInput(f"{uri}: {what}") from None
         if code in DENIED_CODES or status in (401, 403):
             raise AccessDenied(f"{uri}: access denied ({message}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-                               "AWS_PROFILE, AWS_REGION and what the key may do") from None
+                               "AWS_PROFILE, AWS_REGION and the permissions of the key") from None
         if status == 301 or code == "PermanentRedirect":
-            raise BadConfig(f"{uri}: the bucket is in another region; set AWS_REGION to it") from None
-        raise TryAgain(f"{uri}: the storage answered {code or status}: {message}") from None
+            raise BadConfig(f"{uri}: the bucket is in another region; set AWS_REGION to that region") from None
+        raise TryAgain(f"{uri}: the storage answered {code or status} ({message}); start again later") from None
     except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.TokenRetrievalError):
         raise AccessDenied(f"{uri}: no usable AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                            "AWS_PROFILE, or a workload identity") from None
-    except (aws.ProfileNotFound, aws.ConfigParseError, aws.ConfigNotFound, aws.ParamValidationError, ValueError) as error:
-        raise BadConfig(f"{uri}: {error}") from None
+    except (aws.ProfileNotFound, aws.ConfigParseError, aws.ConfigNotFound, aws.ParamValidationError,
+            ValueError) as error:
+        raise BadConfig(f"{uri}: {error}; check the URI and the AWS configuration") from None
     except (aws.BotoCoreError, OSError) as error:
         raise TryAgain(f"{uri}: the storage cannot be reached ({error}); "
                        "check AWS_ENDPOINT_URL and the network, then start again") from None
@@ -50,22 +52,23 @@ _clients: dict[int, Any] = {}
 
 
 def s3_client() -> Any:
-    """One S3 client a process: making it costs about 0.2 s, and it is safe to share between threads."""
+    """Return the S3 client of this process: it takes about 0.2 s to make, and threads can share it."""
     with _client_lock:
         if os.getpid() not in _clients:
             import boto3
             from botocore.config import Config
 
-            # Checksums only where required: stores other than AWS do not all know the newer ones.
+            # Checksums only where required: not all stores other than AWS support the newer ones.
             config = Config(connect_timeout=10, read_timeout=60, max_pool_connections=32,
                             retries={"mode": "standard", "total_max_attempts": 4},
                             request_checksum_calculation="when_required", response_checksum_validation="when_required")
-            _clients[os.getpid()] = boto3.session.Session(region_name=os.environ.get("AWS_REGION")).client("s3", config=config)
+            session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
+            _clients[os.getpid()] = session.client("s3", config=config)
         return _clients[os.getpid()]
 
 
 class S3Folder:
-    """A prefix in a bucket. A PUT is whole or absent by the store's own promise."""
+    """A prefix in a bucket. The store itself makes a PUT whole or absent."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket, self.prefix = bucket, prefix
@@ -89,7 +92,7 @@ class S3Folder:
             try:
                 s3_client().put_object(**self._at(name), Body=data, IfNoneMatch="*")
             except ClientError as error:
-                # 412: it exists. 409: another conditional write of it is under way, and will exist.
+                # 412: the object exists. 409: another conditional write of it is in progress.
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
                     return False
                 raise

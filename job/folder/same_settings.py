@@ -1,4 +1,4 @@
-"""A name stands for its settings: what was begun or ended under a name must have been made with the same ones."""
+"""A trial's name stands for its settings: a trial that has begun under a name cannot change them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -11,10 +11,10 @@ from job.folder.storage import Folder, join
 from job.trial import Trial
 
 
-def check_unchanged(sweep: Folder, trials: Sequence[Trial], pack_hash: str | None = None) -> None:
-    """Raise BadConfig where a trial has begun, or ended, under other settings or from another pack; reads no checkpoint.
+def refuse_changed_settings(sweep: Folder, trials: Sequence[Trial], pack_hash: str | None = None) -> None:
+    """Raise BadConfig if a trial has begun or ended with other settings or another pack; reads no checkpoint.
 
-    pack_hash: None where the pack is not known yet.
+    pack_hash: None while the pack is not known.
     """
     for trial in trials:
         row = read_row(sweep, trial.trial)
@@ -25,14 +25,14 @@ def check_unchanged(sweep: Folder, trials: Sequence[Trial], pack_hash: str | Non
             check_same(join(sweep.uri, trial_work(trial.trial)), attempt.settings, attempt.pack_hash, trial, pack_hash)
 
 
-def check_same(where: str, settings: dict[str, Any], of_pack: str, trial: Trial, pack_hash: str | None) -> None:
-    """Raise BadConfig, naming each difference, where a file was made by other settings or from another pack."""
+def check_same(where: str, settings: dict[str, Any], used_pack: str, trial: Trial, pack_hash: str | None) -> None:
+    """Raise BadConfig, naming each difference, if a file was made with other settings or from another pack."""
     want = asdict(trial)
-    # What an older version did not record was at its default.
+    # A setting that an older version did not have was at its default.
     have = {spec.name: settings.get(spec.name, spec.default) for spec in fields(Trial)}
     differences = [f"{name} was {have[name]!r}, now {want[name]!r}" for name in want if have[name] != want[name]]
-    if pack_hash is not None and of_pack != pack_hash:
-        differences.append(f"the pack was {of_pack[:12]}, now {pack_hash[:12]}")
+    if pack_hash is not None and used_pack != pack_hash:
+        differences.append(f"the pack was {used_pack[:12]}, now {pack_hash[:12]}")
     if differences:
         raise BadConfig(f"{where} was made with other settings ({'; '.join(differences)}); "
-                        f"give the trial a new name in the grid, or delete its folder to begin again")
+                        "give the trial a new name in the grid, or delete its folder to start it again")

@@ -1,8 +1,9 @@
-"""Folders of objects, on a file system or in S3, with one small set of verbs; knows nothing of what the bytes mean.
+"""Folders of objects, on a file system or in S3, with one small set of verbs; the bytes have no meaning here.
 
 Credentials, region and endpoint of S3 come from the standard AWS variables and files.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -10,38 +11,39 @@ from typing import Protocol
 from job.errors import BadConfig
 from job.folder.local import LocalFolder
 from job.folder.s3 import S3Folder
+from job.folder.traced import TracedFolder
 
 
 class Folder(Protocol):
     """A folder of objects; names are relative, with forward slashes.
 
-    Every verb raises MissingInput, AccessDenied or TryAgain. A write is whole or absent, never half.
+    Every verb may raise MissingInput, AccessDenied or TryAgain. A write is whole or absent, never half.
     """
 
     uri: str
 
     def read(self, name: str) -> bytes:
-        """The whole object."""
+        """Return the whole object."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Make or replace an object."""
+        """Write an object, new or in place of the old one."""
         ...
 
     def write_once(self, name: str, data: bytes) -> bool:
-        """Write unless the object exists; whether this call wrote it. Of many racing calls one answers True."""
+        """Write an object unless it exists; return whether this call did. Of many racing calls one returns True."""
         ...
 
     def exists(self, name: str) -> bool:
-        """Whether there is such an object."""
+        """Return whether the object exists."""
         ...
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        """Names that begin with `prefix`, sorted."""
+        """Return the names that begin with `prefix`, sorted."""
         ...
 
     def delete(self, name: str) -> None:
-        """Remove an object; none there is no error."""
+        """Remove an object, if it exists."""
         ...
 
     def fetch(self, name: str, path: Path) -> None:
@@ -50,12 +52,27 @@ class Folder(Protocol):
 
 
 def join(uri: str, name: str) -> str:
-    """The URI of an object in a folder."""
+    """Return the URI of an object in a folder."""
     return f"{uri.rstrip('/')}/{name}" if uri != "/" else f"/{name}"
 
 
 def open_folder(uri: str) -> Folder:
-    """The folder at a path or an s3:// URI; nothing is read or made yet. Raises BadConfig for another scheme."""
+    """Return the folder at a path or an s3:// URI, without reading it. Raises BadConfig for another scheme.
+
+    With TRIALGRID_VERBOSE set, what is read and written in it is printed.
+    """
+    folder = folder_at(uri)
+    return TracedFolder(folder) if os.environ.get("TRIALGRID_VERBOSE") else folder
+
+
+def local_path(folder: Folder) -> Path | None:
+    """Return where a folder lies on the file system; None for one in S3."""
+    inner = folder.folder if isinstance(folder, TracedFolder) else folder
+    return inner.path if isinstance(inner, LocalFolder) else None
+
+
+def folder_at(uri: str) -> Folder:
+    """Return the folder of the kind that the URI's scheme names; raises BadConfig for another scheme."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return LocalFolder(uri)
@@ -63,20 +80,20 @@ def open_folder(uri: str) -> Folder:
         return LocalFolder(rest)
     if scheme != "s3":
         raise BadConfig(f"{uri}: {scheme}:// is not supported; use a path or s3://bucket/folder "
-                        "(for another store that speaks S3, set AWS_ENDPOINT_URL)")
+                        "(set AWS_ENDPOINT_URL for a store other than AWS that speaks S3)")
     bucket, _, prefix = rest.partition("/")
     if not bucket:
-        raise BadConfig(f"{uri}: the bucket's name is missing; write s3://bucket/folder")
+        raise BadConfig(f"{uri}: the bucket's name is missing; give s3://bucket/folder")
     return S3Folder(bucket, prefix.strip("/"))
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """A file's URI as its folder's URI and its name."""
+    """Return the URI of a file's folder, and the file's name."""
     folder, _, name = uri.rstrip("/").rpartition("/")
     return (folder or ("/" if uri.startswith("/") else ".")), name
 
 
 def read_uri(uri: str) -> bytes:
-    """The bytes of one file, by path or URI."""
+    """Return the bytes of one file, by path or URI."""
     folder, name = split_uri(uri)
     return open_folder(folder).read(name)

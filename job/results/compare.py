@@ -1,4 +1,4 @@
-"""Is the winner real? Paired tests against the best trial, means over seeds, and what to try beyond the grid's edge."""
+"""Is the winner real? Paired tests against the best trial, means over seeds, and values beyond the grid's edge."""
 
 import io
 import math
@@ -18,10 +18,11 @@ FACTOR_LIMITS = {"lr": (2.0, 10.0), "epochs": (1.25, 2.0)}
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The p-value that two classifiers are equally good, from the images that only the first or only the second got right.
+    """Return the p-value of McNemar's exact test that two classifiers are equally accurate on the same images.
 
-    Under that hypothesis each such image is a fair coin (McNemar 1947; the exact binomial form): the two-sided
-    probability of a split at least so uneven. 1 where they never differ.
+    only_first, only_second: how many images only that classifier has right. If the two are equally accurate, each of
+    these images is a fair coin toss. The p-value is the two-sided binomial probability of a split at least as uneven
+    (McNemar 1947, exact form); 1 if they never differ.
     """
     num, least = only_first + only_second, min(only_first, only_second)
     log_half = num * math.log(0.5)
@@ -30,37 +31,44 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def validation_predictions(data: bytes) -> pd.DataFrame:
-    """The validation images of a trial's predictions.csv, by name: label and predicted class."""
+def predictions_table(data: bytes) -> pd.DataFrame:
+    """Return a trial's predictions.csv as a table: one line per image of the validation and test splits."""
     names = {"image": str, "picture": str, "label": str, "predicted": str}
     # Version 0.1 called the column picture.
-    table = pd.read_csv(io.BytesIO(data), dtype=names, keep_default_na=False).rename(columns={"picture": "image"})
+    return pd.read_csv(io.BytesIO(data), dtype=names, keep_default_na=False).rename(columns={"picture": "image"})
+
+
+def validation_predictions(data: bytes) -> pd.DataFrame:
+    """Return label and predicted class of the validation images in a predictions.csv, indexed by image name."""
+    table = predictions_table(data)
     return table[table["split"] == "val"].set_index("image")[["label", "predicted"]]
 
 
 def hits(predictions: pd.DataFrame) -> pd.Series:
-    """Which validation images a trial has right: image -> bool."""
+    """Return which validation images a trial predicts correctly: image name -> bool."""
     return predictions["label"] == predictions["predicted"]
 
 
 def baseline_notes(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame]) -> list[str]:
-    """What always saying the commonest class would reach, and whether the best trial does more than that."""
+    """Return notes on the baseline (always predict the commonest class) and on classes that are never predicted."""
     best = next(iter(table[table["rank"] == 1]["trial"].astype(str)), "")
     if best not in predictions:
         return []
     found = predictions[best]
     commonest, count = found["label"].value_counts().index[0], found["label"].value_counts().iloc[0]
-    notes = [f"always saying {commonest!r} would be right for {count / len(found):.4f} of the {len(found)} validation images"]
+    notes = [f"baseline: always predicting {commonest!r} gives validation accuracy {count / len(found):.4f} "
+             f"({len(found)} images)"]
     never = sorted(set(found["label"]) - set(found["predicted"]))
     if never:
-        notes.append(f"WARNING: the best trial, {best}, never finds {', '.join(map(repr, never))} in validation")
+        notes.append(f"WARNING: the best trial, {best}, never predicts {', '.join(map(repr, never))} in validation")
     return notes
 
 
 def judge(table: pd.DataFrame, right: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """The ranked table with `p_vs_best` and `verdict`; of the trials that are the same as the best the cheapest is preferred.
+    """Return the ranked table with the columns `p_vs_best` and `verdict`.
 
-    A verdict is: best, same as best, worse, or, where something else than accuracy ranks the trials, more accurate.
+    A verdict is best, same as best (not distinguishable from it), worse, or more accurate (if the trials are ranked by
+    another figure than accuracy). Of the best trial and those not distinguishable from it, the cheapest is preferred.
     right: trial -> `hits`. A trial without predictions has no p-value and no verdict.
     """
     table = table.assign(p_vs_best=float("nan"), verdict="")
@@ -72,13 +80,14 @@ def judge(table: pd.DataFrame, right: Mapping[str, pd.Series]) -> pd.DataFrame:
     for index, line in ranked.iloc[1:].iterrows():
         if line["trial"] in right:
             pair = pd.concat([right[best["trial"]], right[line["trial"]]], axis=1, keys=["best", "other"], join="inner")
-            only_best, only_other = int((pair["best"] & ~pair["other"]).sum()), int((pair["other"] & ~pair["best"]).sum())
+            only_best = int((pair["best"] & ~pair["other"]).sum())
+            only_other = int((pair["other"] & ~pair["best"]).sum())
             p = mcnemar(only_best, only_other)
             table.loc[index, "p_vs_best"] = p
             different = "worse" if only_best > only_other else "more accurate"
             table.loc[index, "verdict"] = "same as best" if p > LEVEL else different
     same = table[table["verdict"].isin(["best", "same as best"])]
-    # Clocks are noisy: of trials about as cheap as the cheapest, the best is preferred.
+    # Training times are noisy: of the trials about as cheap as the cheapest, the highest ranked is preferred.
     cheapest = same[~(same["seconds"] > ALIKE_COST * same["seconds"].min())].index[0]
     if len(same) > 1:
         table.loc[cheapest, "verdict"] = f"{table.loc[cheapest, 'verdict']}, cheapest: preferred"
@@ -86,34 +95,36 @@ def judge(table: pd.DataFrame, right: Mapping[str, pd.Series]) -> pd.DataFrame:
 
 
 def verdict_notes(table: pd.DataFrame) -> list[str]:
-    """What the verdicts come to, in words."""
+    """Return the verdicts in words."""
     if table["p_vs_best"].isna().all():
         return []
     same = table[table["verdict"].str.startswith("same as best")]
     if same.empty:
-        return [f"every other trial can be told from the best (p at most {LEVEL:g}, {TEST})"]
+        return [f"every other trial is distinguishable from the best (p at most {LEVEL:g}, {TEST})"]
     preferred = table[table["verdict"].str.endswith("preferred")].iloc[0]
-    count = int((table["rank"].notna()).sum())
-    return [f"cannot be told from the best (p > {LEVEL:g}, {TEST}): {len(same)} of the {count - 1} others: "
+    num_others = int((table["rank"].notna()).sum()) - 1
+    return [f"not distinguishable from the best (p > {LEVEL:g}, {TEST}): {len(same)} of the {num_others} others: "
             f"{', '.join(same['trial'])}",
-            f"preferred: trial {preferred['trial']}, the cheapest of these and the best ({preferred['seconds']:.1f} s of training)"]
+            f"preferred: trial {preferred['trial']}, the cheapest among these and the best "
+            f"({preferred['seconds']:.1f} s of training)"]
 
 
 def repeats(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread over seeds: a line a setting that was trained with several; empty where none was.
+    """Return mean and spread over seeds: one line per setting with several seeds; empty if there is none.
 
-    Columns: the settings that vary, num_seeds, then mean and sample standard deviation of each figure.
+    Columns: trials, num_seeds, the settings that vary, then mean and sample standard deviation of each figure.
     """
     settings = [spec.name for spec in fields(Trial) if spec.name in table and spec.name not in ("trial", "seed")]
     ranked = table[table["rank"].notna()]
     figures = [name for name in REPEATED if name in ranked and ranked[name].notna().any()]
     lines = []
     for _, every in ranked.groupby(settings, sort=False, dropna=False):
-        # A seed that stands twice is one and the same run.
+        # Two trials with the same settings and seed are the same run.
         group = every.drop_duplicates("seed")
         if len(group) > 1:
             line = {"trials": ", ".join(group["trial"]), "num_seeds": len(group)}
-            line |= {name: group.iloc[0][name] for name in settings if name in ("lr", "epochs") or ranked[name].nunique() > 1}
+            line |= {name: group.iloc[0][name] for name in settings
+                     if name in ("lr", "epochs") or ranked[name].nunique() > 1}
             for name in figures:
                 values = pd.to_numeric(group[name])
                 line |= {f"mean_{name}": values.mean(), f"std_{name}": values.std()}
@@ -122,18 +133,19 @@ def repeats(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def repeat_notes(found: pd.DataFrame) -> list[str]:
-    """The best setting by its mean over seeds, in words."""
+    """Return the setting with the best mean over seeds, in words."""
     if found.empty:
         return []
     line = found.sort_values("mean_best_val_acc", ascending=False, kind="stable").iloc[0]
-    return [f"best mean over seeds: trials {line['trials']}, validation accuracy {line['mean_best_val_acc']:.4f} with standard "
-            f"deviation {line['std_best_val_acc']:.4f}; see the sheet Repeats"]
+    return [f"best mean over seeds: trials {line['trials']}, validation accuracy {line['mean_best_val_acc']:.4f} "
+            f"(standard deviation {line['std_best_val_acc']:.4f}); see the sheet Repeats"]
 
 
 def next_values(name: str, values: Sequence[float], best: float) -> list[float]:
-    """Two values beyond the edge of the grid that the best one lies on; none where it lies within, or the grid has one value.
+    """Return two values beyond the edge of the grid if the best value lies on that edge, else none.
 
-    They continue the grid's own step on that side: its ratio, kept between 2 and 10 for lr, 1.25 and 2 for epochs.
+    A grid with a single value has no edge. The new values continue the ratio of the grid's last step on that side,
+    limited to between 2 and 10 for lr, and between 1.25 and 2 for epochs.
     """
     ordered = sorted(set(values))
     if len(ordered) < 2 or best not in (ordered[0], ordered[-1]):
@@ -149,27 +161,29 @@ def next_values(name: str, values: Sequence[float], best: float) -> list[float]:
 
 
 def next_grid(table: pd.DataFrame, grid: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
-    """Trials to try next, where the best lr or epochs lies on the edge of the grid, and why; none where it lies within.
+    """Return the trials to try next and the reasons, if the best lr or epochs lies on the edge of the grid.
 
-    The edge is that of every trial, done, failed, diverged or still to come, that differs from the best in lr, epochs and
-    seed alone. Fewer epochs are asked for only under the schedule cosine (else they are the beginning of the same run),
-    more only where early stopping did not end the best one.
+    The edge is taken over all trials (done, failed, diverged or not yet trained) that differ from the best only in lr,
+    epochs, warmup and seed. Fewer epochs are suggested only under the schedule cosine: under the others they are the
+    beginning of the same run. More epochs are suggested only if early stopping did not end the best trial.
     """
     ranked = table[table["rank"].notna()]
     if ranked.empty:
         return [], []
     best = as_trial(ranked.iloc[0])
     known = [*grid, *(as_trial(line) for _, line in table.iterrows())]
-    alike = [trial for trial in known
-             if replace(trial, trial=best.trial, lr=best.lr, epochs=best.epochs, seed=best.seed, warmup=best.warmup) == best]
+    same = {name: getattr(best, name) for name in ("trial", "lr", "epochs", "seed", "warmup")}
+    alike = [trial for trial in known if replace(trial, **same) == best]
     used = {trial.trial for trial in known}
     trials: list[Trial] = []
     notes = []
     for name in ("lr", "epochs"):
         values, value = [float(getattr(trial, name)) for trial in alike], float(getattr(best, name))
         largest = value == max(values)
-        pointless = name == "epochs" and (ranked.iloc[0]["epochs_run"] < best.epochs if largest else best.schedule != "cosine")
-        found = [] if pointless else [new for v in next_values(name, values, value) if (new := changed(best, name, v, used))]
+        stopped_early = ranked.iloc[0]["epochs_run"] < best.epochs
+        if name == "epochs" and (stopped_early if largest else best.schedule != "cosine"):
+            continue
+        found = [new for v in next_values(name, values, value) if (new := changed(best, name, v, used))]
         if found:
             notes.append(f"the best {name}, {value:g}, is the {'largest' if largest else 'smallest'} of the grid: try "
                          f"{' and '.join(format(getattr(trial, name), 'g') for trial in found)} next")
@@ -178,7 +192,7 @@ def next_grid(table: pd.DataFrame, grid: Sequence[Trial]) -> tuple[list[Trial], 
 
 
 def changed(best: Trial, name: str, value: float, used: set[str]) -> Trial | None:
-    """The best trial with another value under a new name, or None where that is beyond what the field allows."""
+    """Return the best trial with another value and a new name, or None if the field does not allow that value."""
     try:
         return replace(best, **{"trial": new_name(used, best.trial), name: type(getattr(best, name))(value)})
     except ValueError:
@@ -186,7 +200,7 @@ def changed(best: Trial, name: str, value: float, used: set[str]) -> Trial | Non
 
 
 def as_trial(line: pd.Series) -> Trial:
-    """The Trial of a line of the table."""
+    """Return the Trial of a line of the table."""
     values: dict[str, Any] = {}
     for spec in fields(Trial):
         if spec.name in line and pd.notna(line[spec.name]):
@@ -196,7 +210,7 @@ def as_trial(line: pd.Series) -> Trial:
 
 
 def new_name(used: set[str], best: str) -> str:
-    """A trial name that is not used: the next number where the names are numbers."""
+    """Return an unused trial name, the next number if all names are numbers, and add it to `used`."""
     if all(name.isdecimal() for name in used):
         name = str(max(map(int, used)) + 1)
     else:

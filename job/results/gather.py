@@ -16,18 +16,15 @@ SEAL = "trialgrid "
 
 
 def gather(sweep: Folder) -> tuple[Summary, str, str]:
-    """Merge the rows into summary.xlsx. Answers the summary, the workbook's name, and that of a kept older one or ''.
+    """Merge the rows into summary.xlsx; return the summary, the workbook's name and the name of a kept older one or ''.
 
-    A workbook that somebody has edited since it was written is kept under another name before the new one takes its place.
+    Also writes summary.json and, if there are trials to try next, next-grid.csv. A workbook that was edited since it
+    was written is kept under another name. Raises MissingInput if no trial has a row.
     """
     summary = collect(sweep)
     kept = keep_edited(sweep)
     data = seal(workbook_bytes(summary.table, summary.epochs, summary.repeats, summary.monitor, summary.notes()))
-    best = summary.best
-    about = {"best": None if best is None else best["trial"],
-             "sorted_by": summary.monitor, "notes": summary.notes(),
-             "missing": summary.missing, "failed": summary.failed, "other_pack": summary.other_pack}
-    sweep.write(SUMMARY, (json.dumps(about, indent=1) + "\n").encode())
+    sweep.write(SUMMARY, (json.dumps(summary.about(), indent=1) + "\n").encode())
     sweep.write(WORKBOOK, data)
     if summary.next_trials:
         sweep.write(NEXT_GRID, format_grid(summary.next_trials).encode())
@@ -37,7 +34,7 @@ def gather(sweep: Folder) -> tuple[Summary, str, str]:
 
 
 def keep_edited(sweep: Folder) -> str:
-    """Copy a workbook that is not as we wrote it to summary-edited-HASH.xlsx; its new name, or ''."""
+    """Copy an edited workbook to summary-edited-HASH.xlsx and return that name; return '' if it was not edited."""
     try:
         have = sweep.read(WORKBOOK)
     except MissingInput:
@@ -50,26 +47,27 @@ def keep_edited(sweep: Folder) -> str:
 
 
 def seal(workbook: bytes) -> bytes:
-    """A zip archive with its own SHA-256 as its comment, which programs that open a workbook pass over, and do not save.
+    """Return a workbook with its own SHA-256 as the comment of its zip archive.
 
-    The mark is in the file itself, so that of two gathers at once neither takes the other's workbook for an edited one.
+    Spreadsheet programs ignore the comment and drop it when they save. Because the mark is in the file itself, two
+    concurrent gathers do not take each other's workbook for an edited one.
     """
-    assert workbook[-2:] == b"\0\0", "a zip archive without a comment ends with its length, 0"
+    assert workbook[-2:] == b"\0\0", "a zip archive without a comment ends with the comment's length, 0"
     mark = f"{SEAL}{digest(workbook)}".encode()
     return workbook[:-2] + len(mark).to_bytes(2, "little") + mark
 
 
 def is_sealed(workbook: bytes) -> bool:
-    """Whether a workbook is to the last byte what `seal` has made."""
+    """Return whether a workbook is byte for byte what `seal` returned."""
     size = len(SEAL) + 64
     body, mark = workbook[:-size - 2] + b"\0\0", workbook[-size:]
     return mark == f"{SEAL}{digest(body)}".encode()
 
 
 def wait_for_rows(sweep: Folder, say: Callable[[str], None]) -> Iterator[int]:
-    """Yield the number of rows whenever one has come or changed, and end when every trial of the grid has one.
+    """Yield the number of rows whenever a row is added or changed; end when every trial of the grid has a row.
 
-    Waits for the grid too, and through outages of the storage. A failed row may yet be replaced, so it is read each time.
+    Also waits for the grid, and through storage outages. A failed row may still be replaced, so it is read every time.
     """
     final: set[str] = set()
     before: dict[str, str] = {}
@@ -82,11 +80,12 @@ def wait_for_rows(sweep: Folder, say: Callable[[str], None]) -> Iterator[int]:
         except (MissingInput, TryAgain) as error:
             if str(error) != said:
                 said = str(error)
-                say(f"{said}; waiting for it")
+                say(f"{said}; trying again every {WAIT_SECONDS:g} s")
             time.sleep(WAIT_SECONDS)
             continue
         final |= {name for name, row in rows.items() if row.status != "failed"}
-        now = dict.fromkeys(final & names, "") | {name: row.finished_at for name, row in rows.items() if row.status == "failed"}
+        failed = {name: row.finished_at for name, row in rows.items() if row.status == "failed"}
+        now = dict.fromkeys(final & names, "") | failed
         if now != before and now:
             yield len(now)
         before = now

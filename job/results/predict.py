@@ -1,5 +1,6 @@
 """Images -> class and confidence, by the best weights of a sweep's best trial."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -21,7 +22,7 @@ from job.trial import Trial
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image's class and the probability that the net gives it, or why there is none."""
+    """An image's class and the probability that the model gives it, or the reason why there is none."""
 
     image: str
     label: str = ""
@@ -31,7 +32,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """The best weights of one trial, ready for images."""
+    """The best weights of one trial, ready to classify images."""
 
     trial: str
     model: torch.nn.Module
@@ -45,7 +46,7 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, images: Sequence[str]) -> Iterator[Prediction]:
-        """One Prediction an image, in order; an image goes through just what the validation images went through."""
+        """Yield one Prediction per image, in order; each image is processed exactly as the validation images were."""
         for uri in images:
             try:
                 pixels_HWC = decode(read_uri(uri), self.short_side)
@@ -64,26 +65,29 @@ class Predictor:
             yield Prediction(uri, *self.decide(logits_NK[0].double()))
 
     def decide(self, logits_K: torch.Tensor) -> tuple[str, float]:
-        """The class and its probability: the likeliest, or for two classes the positive one from the threshold on."""
-        least = self.threshold_margin
-        index = int(logits_K.argmax() if least is None else logits_K[1] - logits_K[0] >= least)
+        """Return the class and its probability: the likeliest class, or by the threshold if the trial chose one."""
+        if self.threshold_margin is None:
+            index = int(logits_K.argmax())
+        else:
+            index = int(logits_K[1] - logits_K[0] >= self.threshold_margin)
         return self.classes[index], float(logits_K.softmax(0)[index])
 
 
 def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
-    """The predictor of a trial, by default of the best one; raises MissingInput where there are no weights."""
+    """Return the predictor of a trial, by default of the best one; raises MissingInput if it has no weights."""
     if not trial:
         best = collect(sweep).best
         if best is None:
-            raise MissingInput(f"{sweep.uri}: no trial is done with usable weights; `job status` says why")
+            raise MissingInput(f"{sweep.uri}: no trial has finished with usable weights; see the states of the trials: "
+                               f"job status {shlex.quote(sweep.uri)}")
         trial = str(best["trial"])
     name = trial_file(trial, "best.safetensors")
     try:
         data = sweep.read(name)
     except MissingInput:
-        have = sorted(trials_with(sweep, "best.safetensors"))
-        raise MissingInput(f"{sweep.uri}: no best weights of a trial {trial!r}; there are those of "
-                           f"{', '.join(have) or 'none'}") from None
+        with_weights = sorted(trials_with(sweep, "best.safetensors"))
+        raise MissingInput(f"{sweep.uri}: trial {trial!r} has no best weights; the trials that have them: "
+                           f"{', '.join(with_weights) or 'none'}") from None
     about = read_about(data, join(sweep.uri, name))
     settings, classes = about["settings"], about["classes"]
     machine = choose_machine(about.get("precision", "auto"))

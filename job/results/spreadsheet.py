@@ -15,7 +15,7 @@ PRINT_PERCENT = 65
 
 
 def kind_of(name: str) -> str:
-    """Which of NUMBERS a column or line has."""
+    """Return which of NUMBERS the column or line with this name has."""
     name = name.removesuffix("_at_threshold")
     if name.endswith(("_loss", "_acc", "_precision", "_recall", "_f1", "_auc", "_vs_best", "threshold")):
         return "figure"
@@ -25,23 +25,23 @@ def kind_of(name: str) -> str:
 
 
 class Book:
-    """An XlsxWriter workbook with this project's formats; text is always written as text, never as a formula."""
+    """An XlsxWriter workbook with this project's formats. Text is always written as text, never as a formula."""
 
     def __init__(self, buffer: io.BytesIO) -> None:
-        options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
-        self.workbook = xlsxwriter.Workbook(buffer, options)
+        as_text = dict.fromkeys(("strings_to_formulas", "strings_to_urls", "strings_to_numbers"), False)
+        self.workbook = xlsxwriter.Workbook(buffer, {"in_memory": True, **as_text})
         head, best = {"bold": True, "bg_color": "#D9E2EC", "bottom": 1}, {"bold": True, "bg_color": "#E3F4E1"}
-        # Text stands off from the number to its left: rank 2 beside trial 7 is not 27.
+        # The indent separates text from the number to its left: rank 2 beside trial 7 must not read as 27.
         left = {"align": "left", "indent": 1}
-        styles = {"head": {**head, **left}, "head right": {**head, "align": "right"}, "bold": {"bold": True, **left}, "text": left,
-                  "best text": {**best, **left}}
+        styles = {"head": {**head, **left}, "head right": {**head, "align": "right"}, "bold": {"bold": True, **left},
+                  "text": left, "best text": {**best, **left}}
         for kind, number in NUMBERS.items():
             styles |= {kind: {"num_format": number}, f"best {kind}": {"num_format": number, **best}}
         self.formats = {name: self.workbook.add_format(style) for name, style in styles.items()}
         self.taken: set[str] = set()
 
     def page(self, name: str) -> "Page":
-        r"""A new sheet under an allowed, unused name: 31 characters, none of []:*?/\, told apart without case."""
+        r"""Add and return a sheet; its name has at most 31 characters, none of []:*?/\, and is unique in lower case."""
         clean = re.sub(r"[\[\]:*?/\\']", "_", name)[:31]
         number = 2
         while clean.lower() in self.taken:
@@ -52,7 +52,7 @@ class Book:
 
 
 class Page:
-    """One sheet, which knows how wide its columns must be to show what is put into them."""
+    """One sheet, which records how wide its columns must be for their contents."""
 
     def __init__(self, book: Book, sheet: Worksheet) -> None:
         self.book, self.sheet, self.name = book, sheet, sheet.get_name()
@@ -62,7 +62,7 @@ class Page:
         self.widths[column] = min(WIDEST, max(self.widths.get(column, 0), len(text)))
 
     def put(self, row: int, column: int, value: Any, style: str = "plain") -> None:
-        """Write a number as a number and everything else as text; only the style for None, NaN and infinity."""
+        """Write a number as a number, anything else as text, and only the style for None, NaN and infinity."""
         kind = style.rsplit(maxsplit=1)[-1]
         if isinstance(value, (bool, np.bool_)):
             value = "yes" if value else "no"
@@ -83,19 +83,22 @@ class Page:
             self.widen(column, format(value, {"figure": ".4f", "seconds": ",.1f"}.get(kind, "g")))
 
     def formula(self, row: int, column: int, formula: str, value: float | str) -> None:
-        """Write a formula of a figure with its present value, for readers that do not calculate."""
+        """Write a formula with its present value, for programs that do not calculate formulas."""
         self.sheet.write_formula(row, column, formula, self.book.formats["figure"], value)
         self.widen(column, f"{value:.4f}" if isinstance(value, float) else "")
 
     def close(self, frozen_rows: int, frozen_columns: int) -> None:
-        """Freeze the header, set the widths, and print what is frozen on each page, or else the sheet one page wide."""
+        """Freeze the header, set the column widths and set up printing.
+
+        Frozen rows and columns are printed on every page. A sheet without frozen columns is printed one page wide.
+        """
         self.sheet.freeze_panes(frozen_rows, frozen_columns)
         for column, width in self.widths.items():
             self.sheet.set_column(column, column, width + 2)
         self.sheet.set_landscape()
         self.sheet.repeat_rows(0, frozen_rows - 1)
         if frozen_columns:
-            # There may be so many figures or trials that nobody could read them on one page.
+            # The sheet may have too many columns to be legible at the width of one page.
             self.sheet.repeat_columns(0, frozen_columns - 1)
             self.sheet.set_print_scale(PRINT_PERCENT)
             self.sheet.print_across()

@@ -1,38 +1,61 @@
-"""Rows -> one ranked table, with what a reader must know beside it."""
+"""Rows -> one ranked table, with notes for its reader."""
 
 import contextlib
+import math
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import pandas as pd
 
 from job.errors import MissingInput
 from job.folder.grid import read_grid
-from job.folder.layout import GRID, NEXT_GRID, PASSPORT, read_epochs, read_json, read_row, trial_file, trials_with
-from job.folder.storage import Folder
+from job.folder.layout import (
+    GRID,
+    NEXT_GRID,
+    PASSPORT,
+    check_sweep,
+    read_epochs,
+    read_json,
+    read_row,
+    trial_file,
+    trials_with,
+)
+from job.folder.storage import Folder, join
 from job.record import FIGURES, Epoch, Row
-from job.results.compare import baseline_notes, hits, judge, next_grid, repeat_notes, repeats, validation_predictions, verdict_notes
+from job.results.compare import (
+    baseline_notes,
+    hits,
+    judge,
+    next_grid,
+    repeat_notes,
+    repeats,
+    validation_predictions,
+    verdict_notes,
+)
 from job.trial import Trial, is_max
 
 
 def settings_of(table: pd.DataFrame) -> list[str]:
-    """The Trial fields worth a column: lr, epochs, batch_size, and each that is not at its default in some trial."""
+    """Return the Trial fields that get a column: lr, epochs, batch_size, and each field that some trial sets."""
     return [spec.name for spec in fields(Trial) if spec.name in table and spec.name != "trial"
             and (spec.name in ("lr", "epochs", "batch_size")
                  or (table[spec.name].notna() & (table[spec.name] != spec.default)).any())]
 
 
 def has_values(column: pd.Series) -> bool:
-    """Whether a column has anything to show."""
+    """Return whether a column has at least one value that is not empty."""
     return bool((column.notna() & (column.astype(str) != "")).any())
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A sweep's rows, ranked. `table` has a line a trial: Trial's fields, then Row's, and `rank` (1 is best, or NaN).
+    """A sweep's rows, ranked.
 
-    Rows of another pack than the sweep's have no rank: their figures speak of other images.
+    table: one line per trial with the fields of Trial and Row and `rank` (1 is best). Failed trials and rows of another
+    pack have rank NaN: the figures of another pack describe other images. epochs: trial -> its table of epochs.
     """
 
     table: pd.DataFrame
@@ -45,44 +68,52 @@ class Summary:
     missing: list[str]
     other_pack: list[str]
     failed: list[str]
+    uri: str
 
     @property
     def best(self) -> pd.Series | None:
-        """The line of the best trial."""
+        """The table's line of the best trial; None if no trial is ranked."""
         first = self.table[self.table["rank"] == 1]
         return None if first.empty else first.iloc[0]
 
     @property
     def positive(self) -> str:
-        """The class that precision, recall and false negatives speak of, where there are two; '' where they are means."""
+        """The class that precision, recall and false negatives describe if there are two classes, else ''."""
         for classes in self.table.get("classes", ()):
             return str(classes[-1]) if len(classes) == 2 else ""
         return ""
 
+    def about(self) -> dict[str, Any]:
+        """Return what summary.json holds."""
+        return {"best": None if self.best is None else self.best["trial"], "sorted_by": self.monitor,
+                "notes": self.notes(), "missing": self.missing, "failed": self.failed, "other_pack": self.other_pack}
+
     def notes(self) -> list[str]:
-        """What a reader must know besides the table."""
+        """Return the notes below the table, one sentence each."""
         found = [*self.baseline, *verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
         if self.next_trials:
-            found.append(f"{NEXT_GRID} is the grid with these trials added: `job sweep --grid SWEEP/{NEXT_GRID} SWEEP`")
+            command = shlex.join(["job", "sweep", "--grid", join(self.uri, NEXT_GRID), self.uri])
+            found.append(f"{NEXT_GRID} is the grid with these trials added; to train them: {command}")
         if self.missing:
             found.append(f"{len(self.missing)} of the grid's trials have no row yet: {', '.join(self.missing)}")
         if self.failed:
             causes = self.table.set_index("trial")["cause"]
             found += [f"trial {name} failed: {causes[name]}" for name in self.failed]
         if self.other_pack:
-            found.append(f"not ranked, for their rows are of another pack: {', '.join(self.other_pack)}")
+            found.append(f"not ranked, because their rows are from another pack: {', '.join(self.other_pack)}")
         return found
 
 
 def collect(sweep: Folder) -> Summary:
-    """Read every row and epoch table of the sweep; raises MissingInput where there is no row at all."""
+    """Return the summary of a sweep from its rows and epoch tables; raises MissingInput if no trial has a row."""
     grid_trials = read_grid(sweep) if sweep.exists(GRID) else []
     grid = [trial.trial for trial in grid_trials]
     found = trials_with(sweep, "row.json")
     names = [name for name in grid if name in found] + sorted(found.difference(grid), key=natural)
     rows = [row for name in names if (row := read_row(sweep, name))]
     if not rows:
-        hint = "`job status` says how far they are" if grid else "and there is no grid.csv: is this a sweep's folder?"
+        check_sweep(sweep)
+        hint = "`job status` shows their progress" if grid else "and there is no grid.csv: is this a sweep's folder?"
         raise MissingInput(f"{sweep.uri}: no trial has a row yet; {hint}")
     epochs = {row.trial: epochs_table(read_epochs(sweep, row.trial)) for row in rows}
     passport = read_json(sweep, PASSPORT)
@@ -95,11 +126,11 @@ def collect(sweep: Folder) -> Summary:
     return Summary(table, epochs, monitor, baseline_notes(table, predictions), repeats(table), next_trials, next_notes,
                    missing=[name for name in grid if name not in found],
                    other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
-                   failed=[row.trial for row in rows if row.status == "failed"])
+                   failed=[row.trial for row in rows if row.status == "failed"], uri=sweep.uri)
 
 
 def read_predictions(sweep: Folder, trials: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """Trial -> its predictions on the validation images, for the trials that left them."""
+    """Return trial -> its predictions on the validation images, for the trials that have a predictions.csv."""
     found = {}
     for trial in trials:
         with contextlib.suppress(MissingInput):
@@ -107,26 +138,27 @@ def read_predictions(sweep: Folder, trials: Iterable[str]) -> dict[str, pd.DataF
     return found
 
 
-def natural(name: str) -> tuple[int, str]:
-    """A sort key by which trial 10 follows trial 9."""
-    return (int(name), "") if name.isdecimal() else (1 << 62, name)
+def natural(name: str) -> tuple[float, str]:
+    """Return a sort key for trial names: numbers first and by value, so that trial 10 follows trial 9."""
+    return int(name) if name.isdecimal() else math.inf, name
 
 
 def epochs_table(epochs: Sequence[Epoch]) -> pd.DataFrame:
-    """The epochs as a table, a line each, with Epoch's fields as columns."""
+    """Return the epochs as a table: one line per epoch, the fields of Epoch as columns."""
     return pd.DataFrame([asdict(epoch) for epoch in epochs], columns=[spec.name for spec in fields(Epoch)])
 
 
 def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str]:
-    """The table, best first, and the figure that it is sorted by: what the trials monitor in validation, val_acc if they differ.
+    """Return the table, best trial first, and the figure it is sorted by.
 
-    Equal figures: the lower validation loss, then fewer epochs, come first.
+    That figure is the validation figure that all trials monitor, or val_acc if they differ. Ties: lower validation loss
+    first, then fewer epochs.
     """
-    lines = [{**row.settings, **{key: value for key, value in asdict(row).items() if key != "settings"}} for row in rows]
+    lines = [row.settings | {key: value for key, value in asdict(row).items() if key != "settings"} for row in rows]
     table = pd.DataFrame(lines)
-    usable_rows = [row.settings for row in rows if row.pack_hash == pack_hash and row.status != "failed"]
-    monitored = {(str(settings.get("best_monitor", "val_acc")), str(settings.get("best_mode", "auto"))) for settings in usable_rows}
-    # Figures of the training images say nothing of a winner.
+    monitored = {(str(row.settings.get("best_monitor", "val_acc")), str(row.settings.get("best_mode", "auto")))
+                 for row in rows if row.pack_hash == pack_hash and row.status != "failed"}
+    # Figures on the training images do not show which trial generalises best.
     monitor, mode = next(iter(monitored)) if len(monitored) == 1 else ("val_acc", "auto")
     monitor, mode = (monitor, mode) if monitor.startswith("val_") else ("val_acc", "auto")
     keys = [f"best_{monitor}", "best_val_loss", "epochs"]

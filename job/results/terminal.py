@@ -1,28 +1,100 @@
-"""The tables and notes that commands print."""
+"""The tables and notes that commands print, each on a console that the caller may pass in."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from job.data.decode import Rejected
 from job.errors import BadData, JobError
 from job.folder.storage import Folder, join
+from job.results.json_output import plan_sums
 from job.results.summary import Summary, settings_of
+from job.training.display import clock, plural
+
+if TYPE_CHECKING:
+    from job.results.predict import Prediction, Predictor
+    from job.training.plan import Run
+
+# The columns of `job gather` after the settings: heading, format, and how early a narrow screen drops it (0: never).
+FIGURES = {
+    "best_val_acc": ("val acc", ".3f", 0),
+    "best_val_loss": ("val loss", ".3f", 6),
+    "best_epoch": ("at epoch", ".0f", 3),
+    "test_acc": ("test acc", ".3f", 1),
+    "test_recall": ("test recall", ".3f", 4),
+    "p_vs_best": ("p vs best", ".3f", 2),
+    "seconds": ("seconds", ".1f", 5),
+}
+SETTING_DROPS = 7
+STATE_STYLES = {"done": "green", "running": "cyan", "stopped": "yellow", "interrupted": "yellow", "diverged": "red",
+                "failed": "bold red"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a printed table; `drops`: how early a narrow screen does without it, 0 never."""
+
+    heading: str
+    cells: list[str]
+    drops: int = 0
+    left: bool = False
+
+
+def console() -> Console:
+    """The screen; into a pipe, as wide as COLUMNS says, or wide enough for every table."""
+    found = Console()
+    return found if found.is_terminal or "COLUMNS" in os.environ else Console(width=160)
+
+
+def fitting(columns: Sequence[Column], width: int) -> list[Column]:
+    """Return the columns that fit on a screen: empty ones and those that matter least are left out whole, none is cut."""
+    kept = [column for column in columns if not column.drops or any(column.cells)]
+    # Two blanks separate the columns, and one stands at either edge, to which the last column's padding is added.
+    while sum(max(map(cell_len, (column.heading, *column.cells))) + 2 for column in kept) + 1 > width:
+        extra = [column for column in kept if column.drops]
+        if not extra:
+            break
+        kept.remove(max(extra, key=lambda column: column.drops))
+    return kept
+
+
+def table_of(columns: Sequence[Column], styles: Sequence[str | None] = (), title: str = "") -> Table:
+    """A table of these columns; styles: one per line, or none."""
+    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column.heading, justify="left" if column.left else "right", overflow="fold")
+    for number, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        style = styles[number] if styles else None
+        table.add_row(*(state_text(cell) if column.heading == "state" else Text(cell)
+                        for column, cell in zip(columns, cells, strict=True)), style=style)
+    return table
+
+
+def state_text(state: str) -> Text:
+    """A trial's state in its colour; one that waits, or that a longer trial passes through, is dim."""
+    return Text(state, STATE_STYLES.get(state, "dim"))
+
+
+def print_line(screen: Console, text: str, whole: bool = False) -> None:
+    """Print a sentence; whole: never break the line, so that a path or a command in it can be copied."""
+    screen.print(text, markup=False, highlight=False, soft_wrap=whole or not screen.is_terminal)
 
 
 def print_predictions(predictor: "Predictor", predictions: "Iterable[Prediction]") -> None:
-    """By what it is decided, then a line an image; raises BadData at the end where some could not be read."""
+    """Print the rule of decision, then one line per image; raises BadData at the end if an image could not be read."""
     rule = "" if predictor.threshold is None else (
-        f"; {predictor.classes[1]} from a probability of {predictor.threshold:.6g} on, which found "
-        f"{predictor.val_recall or 0:.0%} of it in validation")
-    print(f"by the best weights of trial {predictor.trial}{rule}")
+        f"; {predictor.classes[1]} from a probability of {predictor.threshold:.6g}, with a recall of "
+        f"{predictor.val_recall or 0:.0%} on the validation images")
+    print(f"best weights of trial {predictor.trial}{rule}")
     bad: list[JobError] = []
     for item in predictions:
         if item.error:
@@ -35,18 +107,8 @@ def print_predictions(predictor: "Predictor", predictions: "Iterable[Prediction]
         raise type(bad[0])(f"{len(bad)} of the images could not be read; the first: {bad[0]}")
 
 
-if TYPE_CHECKING:
-    from job.results.predict import Prediction, Predictor
-
-# The printed table's figures: heading, format. val and epoch are the best epoch's.
-PRINTED = {"best_val_acc": ("best val acc", ".3f"), "best_val_loss": ("its val loss", ".3f"), "best_epoch": ("at epoch", ".0f"),
-           "test_acc": ("test acc", ".3f"), "test_recall": ("test recall", ".3f"), "p_vs_best": ("p vs best", ".3f"),
-           "seconds": ("seconds", ".1f")}
-MOST_SETTINGS = 5
-
-
 def shown(value: object, kind: str = "") -> str:
-    """A cell of the printed table: nothing where there is no value."""
+    """A cell of the printed table: empty if there is no value."""
     if value is None or pd.isna(value):
         return ""
     if isinstance(value, (bool, np.bool_)):
@@ -54,44 +116,71 @@ def shown(value: object, kind: str = "") -> str:
     return format(value, kind or ("g" if isinstance(value, float) else ""))
 
 
-def console() -> Console:
-    """The screen; into a pipe, as wide as COLUMNS says, or wide enough for every table."""
-    found = Console()
-    return found if found.is_terminal or "COLUMNS" in os.environ else Console(width=160)
-
-
-def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str) -> None:
-    """Print the table, the best trial, where the workbook lies, and what a reader must know besides."""
-    lines, screen = summary.table, console()
-    settings = settings_of(lines)
-    alike = [name for name in settings if name not in ("lr", "epochs") and lines[name].nunique() == 1]
-    settings = [name for name in settings if name not in alike]
-    crowded = len(settings) > MOST_SETTINGS
-    if crowded:
-        settings = ["lr", "epochs"]
-    title = ", ".join([f"{len(lines)} trial{'s' * (len(lines) != 1)}, sorted by {summary.monitor}",
-                       *(f"{name} {shown(lines[name].iloc[0])}" for name in alike)])
-    figures = {name: spec for name, spec in PRINTED.items() if name in lines and lines[name].notna().any()}
-    states = ["status"] if lines["status"].nunique() > 1 or "failed" in set(lines["status"]) else []
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("trial", *states, *settings, *(heading for heading, _ in figures.values())):
-        table.add_column(name, justify="left" if name in ("trial", "status") else "right")
-    for _, line in lines.iterrows():
-        values = [shown(line[name], kind) for name, (_, kind) in figures.items()]
-        cells = [str(line["trial"]), *(str(line[name]) for name in states), *(shown(line[name]) for name in settings), *values]
-        table.add_row(*map(escape, cells),
-                      style="bold green" if line["rank"] == 1 else None)
-    screen.print(table)
-    if crowded:
-        print("more settings differ than fit here; the workbook has them all")
-    if summary.positive and "test_recall" in figures:
-        print(f"recall is that of {summary.positive!r}")
-    for note in summary.notes():
-        print(note)
+def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, screen: Console | None = None) -> None:
+    """Print the ranked table, the notes, the best trial and the workbook's path."""
+    screen = screen or console()
+    columns, alike = summary_columns(summary.table)
+    lines = summary.table
+    fits = fitting(columns, screen.width)
+    title = ", ".join([f"{len(lines)} trial{'s' * (len(lines) != 1)}, sorted by {summary.monitor}", *alike])
+    styles = ["bold green" if place == 1 else None for place in lines["rank"]]
+    screen.print(table_of(fits, styles, title))
     best = summary.best
     if best is not None:
-        print(f"best trial: {best['trial']} ({', '.join(f'{name} {shown(best[name])}' for name in settings)}), "
-              f"validation accuracy {best['best_val_acc']:.4f} at epoch {best['best_epoch']:.0f}")
+        print_line(screen, "* the best trial; val acc and val loss are those of its best epoch, whose weights are kept")
+    if left_out := [column.heading for column in columns if column not in fits]:
+        print_line(screen, f"not shown on {screen.width} columns, but in the workbook: {', '.join(left_out)}")
+    if summary.positive and lines["test_recall"].notna().any():
+        print_line(screen, f"recall is that of {summary.positive!r}")
+    for note in summary.notes():
+        print_line(screen, note)
+    if best is not None:
+        print_line(screen, f"best trial: {best['trial']} (lr {shown(best['lr'])}, epochs {shown(best['epochs'])}), "
+                           f"validation accuracy {best['best_val_acc']:.4f} at epoch {best['best_epoch']:.0f}")
     if kept:
-        print(f"the workbook had been edited; it is kept as {join(sweep.uri, kept)}")
-    print(f"workbook: {join(sweep.uri, workbook)}")
+        print_line(screen, f"the workbook had been edited; the edited one is now {join(sweep.uri, kept)}", whole=True)
+    print_line(screen, f"workbook: {join(sweep.uri, workbook)}", whole=True)
+
+
+def summary_columns(lines: pd.DataFrame) -> tuple[list[Column], list[str]]:
+    """The columns of the summary's table, and the settings that are the same in every trial, each as `name value`."""
+    settings = settings_of(lines)
+    alike = [name for name in settings if name not in ("lr", "epochs") and lines[name].nunique() == 1]
+    varied = [name for name in settings if name not in alike]
+    names = [f"{line['trial']}{' *' * (line['rank'] == 1)}" for _, line in lines.iterrows()]
+    columns = [Column("trial", names, left=True)]
+    if lines["status"].nunique() > 1 or "failed" in set(lines["status"]):
+        columns.append(Column("state", lines["status"].astype(str).tolist(), left=True))
+    columns += [Column(name, [shown(value) for value in lines[name]],
+                       0 if name in ("lr", "epochs") else SETTING_DROPS + number) for number, name in enumerate(varied)]
+    columns += [Column(heading, [shown(value, kind) for value in lines[name]], drops)
+                for name, (heading, kind, drops) in FIGURES.items() if name in lines and lines[name].notna().any()]
+    return columns, [f"{name} {shown(lines[name].iloc[0])}" for name in alike]
+
+
+def print_plan(runs: "Sequence[Run]", num_trials: int, price: float, to_train: str,
+               screen: Console | None = None) -> None:
+    """Print a line per run, then the sums.
+
+    price: that of an hour of this machine, 0 if unknown. to_train: the command that trains what is left.
+    """
+    screen = screen or console()
+    if not runs:
+        print_line(screen, f"each of the {num_trials} trials has its row; nothing is left to train")
+        return
+    longest = [run.trials[-1] for run in runs]
+    columns = [
+        Column("run", [trial.trial for trial in longest], left=True),
+        Column("passes through", [", ".join(trial.trial for trial in run.trials[:-1]) for run in runs], 2, left=True),
+        Column("lr", [f"{trial.lr:g}" for trial in longest], 1),
+        Column("epochs left", [str(run.epochs_left) for run in runs]),
+        Column("per epoch", [f"{run.pace.epoch_seconds:.1f} s" for run in runs], 3),
+        Column("in all", [clock(run.seconds) for run in runs])]
+    screen.print(table_of(fitting(columns, screen.width)))
+    sums = plan_sums(runs, price)
+    print_line(screen, f"{sums['trials_left']} of {num_trials} trials are left, in {plural(len(runs), 'run')}: "
+                       f"{sums['epochs_left']} epochs to train, {sums['epochs_saved']} saved by trajectories")
+    cost = f"; at {price:g} per hour about {sums['cost']:.2f}" if price else ""
+    print_line(screen, f"about {clock(sums['seconds_left'])} on this machine{cost}; "
+                       f"{sums['memory_bytes'] / 2**30:.1f} GiB of memory")
+    print_line(screen, f"to train: {to_train}", whole=True)

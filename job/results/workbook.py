@@ -1,4 +1,4 @@
-"""The summary workbook: Summary, Condensed (the first study's layout) and a sheet a trial, with live medians and charts."""
+"""The summary workbook: Summary, Condensed (the first study's layout), and one sheet per trial with live medians."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from xlsxwriter.utility import xl_rowcol_to_cell
 
 from job.record import FIGURES
 from job.results.spreadsheet import Book, Page, kind_of
-from job.results.summary import has_values, settings_of
+from job.results.summary import has_values, natural, settings_of
 
 TITLES = {"train_loss": "Train_Loss", "train_acc": "Train_Acc", "val_loss": "Val_Loss", "val_acc": "Val_Acc"}
 CONDENSED = {"lr": "lr", "step_size": "Step Size", "gamma": "Gamma", "momentum": "Momentum", "epochs": "Epoch#",
@@ -21,46 +21,44 @@ SUMMARY_FIGURES = ["best_epoch", "best_val_acc", "best_val_loss", "p_vs_best", "
                    "test_precision_at_threshold", "test_recall_at_threshold", "test_f1_at_threshold",
                    "test_false_negatives_at_threshold", "test_confusion_at_threshold",
                    *(f"median_{name}" for name in FIGURES), *(f"last_{name}" for name in FIGURES), "epochs_run",
-                   "seconds", "images_per_second", "device", "precision_used", "host", "image", "git_commit", "pack_hash",
-                   "best_reason", "trained_by", "cause"]
+                   "seconds", "images_per_second", "device", "precision_used", "host", "image", "git_commit",
+                   "pack_hash", "best_reason", "trained_by", "cause"]
 EPOCH_COLUMN = 3
 FIRST_EPOCH_ROW = 1
+MOST_MARKERS = 30
 
 
 def workbook_bytes(table: pd.DataFrame, epochs: dict[str, pd.DataFrame], repeats: pd.DataFrame, monitor: str,
                    notes: Sequence[str]) -> bytes:
-    """The whole workbook.
+    """Return the workbook as the bytes of an xlsx file.
 
-    table: a line a trial, ranked; epochs: trial -> its per-epoch table; repeats: a line a setting with several seeds, or
-    empty; monitor: the figure that the table is sorted by; notes: lines of text.
+    table: one line per trial, ranked. epochs: trial -> its table of epochs. repeats: one line per setting with several
+    seeds, or empty. monitor: the figure that the table is sorted by. notes: lines of text below the table.
     """
     buffer = io.BytesIO()
     book = Book(buffer)
     summary, condensed = book.page("Summary"), book.page("Condensed")
     if len(repeats):
         write_repeats(book.page("Repeats"), repeats)
-    in_order = table.iloc[natural_order(table["trial"])]
+    names = list(table["trial"])
+    in_order = table.iloc[sorted(range(len(names)), key=lambda position: natural(names[position]))]
     pages = {line["trial"]: book.page(f"Trial {line['trial']}") for _, line in in_order.iterrows()}
+    settings = ["trial", *(name for name in CONDENSED if name != "seconds"), *settings_of(table)]
     medians = {}
     for _, line in in_order.iterrows():
-        settings = ["trial", *(name for name in CONDENSED if name != "seconds"), *settings_of(table)]
-        medians[line["trial"]] = write_trial(pages[line["trial"]], line, epochs[line["trial"]], list(dict.fromkeys(settings)))
+        trial = line["trial"]
+        medians[trial] = write_trial(pages[trial], line, epochs[trial], list(dict.fromkeys(settings)))
     below = write_summary(summary, table, monitor, notes)
+    places = [(below, 2), (below + 16, 2)]
     for best in table[table["rank"] == 1]["trial"]:
-        add_charts(summary, pages[best].name, epochs[best], f" of the best trial, {best}", [(below, 2), (below + 16, 2)])
+        add_charts(summary, pages[best].name, epochs[best], f" of the best trial, {best}", places)
     write_condensed(condensed, in_order, pages, medians, epochs)
     book.workbook.close()
     return buffer.getvalue()
 
 
-def natural_order(names: Sequence[str]) -> list[int]:
-    """Positions of the names, numbers first and in their order."""
-    keys = [(0, int(name), "") if name.isdecimal() else (1, 0, name) for name in names]
-    return sorted(range(len(keys)), key=keys.__getitem__)
-
-
 def write_summary(page: Page, table: pd.DataFrame, monitor: str, notes: Sequence[str]) -> int:
-    """A line a trial, the best one first and marked, the notes below; answers the first free row."""
+    """Write one line per trial, the best first and marked, and the notes below; return the first free row."""
     figures = [name for name in SUMMARY_FIGURES if name in table and has_values(table[name])]
     columns = ["rank", "trial", "status", *settings_of(table), *figures]
     for column, name in enumerate(columns):
@@ -75,15 +73,15 @@ def write_summary(page: Page, table: pd.DataFrame, monitor: str, notes: Sequence
             page.put(number, column, value, f"best {kind_of(name)}" if best else kind_of(name))
     page.sheet.autofilter(0, 0, len(table), len(columns) - 1)
     page.close(1, 2)
-    where = f"* sorted by this figure of each trial's best epoch ({monitor}); best_ is that epoch, last_ the last one"
-    for number, note in enumerate([where, *notes], len(table) + 2):
-        # Beyond the frozen columns, which are printed on every page.
+    legend = f"* sorted by {monitor} of each trial's best epoch; best_ is the best epoch, last_ the last one"
+    for number, note in enumerate([legend, *notes], len(table) + 2):
+        # To the right of the frozen columns: those are printed on every page.
         page.sheet.write_string(number, 2, note)
     return len(table) + len(notes) + 4
 
 
 def write_repeats(page: Page, repeats: pd.DataFrame) -> None:
-    """Mean and spread of each setting over its seeds."""
+    """Write mean and spread over seeds, one line per setting."""
     for column, name in enumerate(repeats.columns):
         page.put(0, column, name, "head" if isinstance(repeats[name].iloc[0], str) else "head right")
     for number, (_, line) in enumerate(repeats.iterrows(), 1):
@@ -93,7 +91,7 @@ def write_repeats(page: Page, repeats: pd.DataFrame) -> None:
 
 
 def write_trial(page: Page, line: pd.Series, epochs: pd.DataFrame, settings: Sequence[str]) -> dict[str, str]:
-    """Settings and medians on the left, the epochs beside them, two charts; answers where the medians stand."""
+    """Write a trial's medians, settings, epochs and two charts; return figure -> the cell of its median."""
     facts = [*settings, "status", "cause", "best_epoch", "best_reason", "best_val_acc", "best_val_loss", "test_acc",
              "test_recall", "test_false_negatives", "seconds"]
     page.put(0, 0, "Setting", "head")
@@ -120,29 +118,30 @@ def write_trial(page: Page, line: pd.Series, epochs: pd.DataFrame, settings: Seq
 
 
 def median(values: pd.Series) -> float | str:
-    """The median of the finite values, as MEDIAN gives it; '' where there are none."""
+    """Return the median of the finite values, as the formula MEDIAN gives it; '' if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     return float(pd.Series(finite).median()) if finite else ""
 
 
 def column_of(epochs: pd.DataFrame, name: str) -> int:
-    """The sheet's column of a figure."""
+    """Return the sheet's column of a figure."""
     return EPOCH_COLUMN + list(epochs.columns).index(name)
 
 
 def add_charts(page: Page, source: str, epochs: pd.DataFrame, of: str, places: Sequence[tuple[int, int]]) -> None:
-    """Native line charts of train and validation loss and accuracy, drawn from the trial sheet called `source`."""
+    """Add native line charts of train and validation loss and accuracy, with the data of the trial sheet `source`."""
     last = len(epochs)
     kinds = (("Loss", ("train_loss", "val_loss")), ("Accuracy", ("train_acc", "val_acc")))
     for (title, names), place in zip(kinds, places, strict=True):
         chart = page.book.workbook.add_chart({"type": "line"})
         for name, colour in zip(names, ("#4C78A8", "#E4572E"), strict=True):
             column = column_of(epochs, name)
-            marker = {"type": "circle", "size": 4, "fill": {"color": colour}, "border": {"color": colour}}
+            circle = {"type": "circle", "size": 4, "fill": {"color": colour}, "border": {"color": colour}}
             chart.add_series({"name": [source, 0, column],
                               "categories": [source, FIRST_EPOCH_ROW, EPOCH_COLUMN, last, EPOCH_COLUMN],
                               "values": [source, FIRST_EPOCH_ROW, column, last, column],
-                              "line": {"width": 2, "color": colour}, "marker": marker if last < 30 else {"type": "none"}})
+                              "line": {"width": 2, "color": colour},
+                              "marker": circle if last < MOST_MARKERS else {"type": "none"}})
         chart.set_title({"name": title + of, "name_font": {"size": 12}})
         chart.set_x_axis({"name": "epoch"})
         grid = {"visible": True, "line": {"color": "#DDDDDD"}}
@@ -154,7 +153,7 @@ def add_charts(page: Page, source: str, epochs: pd.DataFrame, of: str, places: S
 
 def write_condensed(page: Page, table: pd.DataFrame, pages: dict[str, Page], medians: dict[str, dict[str, str]],
                     epochs: dict[str, pd.DataFrame]) -> None:
-    """The first study's own sheet: trials as columns; settings, then the medians, as rows, each linked to its sheet."""
+    """Write the first study's layout: trials as columns, settings and medians as rows; medians link to their sheets."""
     names = [*CONDENSED, *(name for name in settings_of(table) if name not in CONDENSED)]
     page.put(0, 0, "", "head")
     medians_from = len(names) + 3

@@ -1,1 +1,1 @@
-"""A trial from its grid line to its row."""
+"""Training: the path of a trial from its line of the grid to its row."""

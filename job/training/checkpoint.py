@@ -1,4 +1,4 @@
-"""A trial's state as one file, last.pt: everything that an exact resume needs, best weights included."""
+"""The checkpoint of a trial, last.pt: everything that an exact resume needs, the best weights so far included."""
 
 import io
 import zipfile
@@ -14,12 +14,12 @@ from job.training.state import State
 from job.training.weights import UNREADABLE
 from job.trial import Trial
 
-KEYS = ("trial", "pack_hash", "precision", "model", "optimizer", "loss_sum", "num_correct", "started_at", "epoch", "step",
-        "epoch_seconds", "history", "best_weights", "best_epoch")
+KEYS = ("trial", "pack_hash", "precision", "model", "optimizer", "loss_sum", "num_correct", "started_at", "epoch",
+        "step", "epoch_seconds", "history", "best_weights", "best_epoch")
 
 
 def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -> bytes:
-    """The state as a torch file of tensors and plain values, with what it belongs to."""
+    """Return the state as a torch file of tensors and plain values, with the trial and the pack it belongs to."""
     buffer = io.BytesIO()
     torch.save({
         "trial": asdict(trial), "pack_hash": pack_hash, "precision": precision,
@@ -33,27 +33,27 @@ def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -
 
 
 def read_checkpoint(data: bytes, trial: Trial, pack_hash: str, where: str) -> dict[str, Any]:
-    """The values of a checkpoint; raises BadConfig where it is damaged or belongs to another trial or pack."""
+    """Return the values of a checkpoint; raises BadConfig if it is damaged or belongs to another trial or pack."""
     try:
-        # torch.load does not look at the checksums that torch.save writes.
-        if damaged := zipfile.ZipFile(io.BytesIO(data)).testzip():
-            raise ValueError(f"{damaged} does not match its checksum")
+        # torch.load does not check the checksums that torch.save writes.
+        if damaged_part := zipfile.ZipFile(io.BytesIO(data)).testzip():
+            raise ValueError(f"{damaged_part} does not match its checksum")
         saved = dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-        if lacking := {spec for spec in KEYS if spec not in saved}:
-            raise ValueError(f"without {', '.join(sorted(lacking))}")
+        if missing_keys := {key for key in KEYS if key not in saved}:
+            raise ValueError(f"it lacks {', '.join(sorted(missing_keys))}")
     except (*UNREADABLE, zipfile.BadZipFile) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BadConfig(f"{where}: a damaged checkpoint ({reason}); delete it to begin again") from None
+        raise BadConfig(f"{where}: damaged checkpoint ({reason}); delete it to restart the trial") from None
     check_same(where, saved["trial"], saved["pack_hash"], trial, pack_hash)
     return saved
 
 
 def restore(state: State, saved: dict[str, Any]) -> None:
-    """Put a checkpoint's values into a new state."""
+    """Put the values of a checkpoint into a new state."""
     state.model.load_state_dict(saved["model"])
-    # The optimizer's own way of working goes with the machine, which may be another one.
-    for group, own in zip(saved["optimizer"]["param_groups"], state.optimizer.param_groups, strict=True):
-        group.update({name: own[name] for name in ("lr", "fused", "foreach", "capturable") if name in own})
+    # How the optimizer computes depends on this machine, which may differ from the one that saved.
+    for group, new in zip(saved["optimizer"]["param_groups"], state.optimizer.param_groups, strict=True):
+        group.update({name: new[name] for name in ("lr", "fused", "foreach", "capturable") if name in new})
     state.optimizer.load_state_dict(saved["optimizer"])
     state.loss_sum.copy_(saved["loss_sum"])
     state.num_correct.copy_(saved["num_correct"])

@@ -1,11 +1,14 @@
-"""What a person sees while trials run: a bar with the time left on a terminal, else one line an epoch."""
+"""What a person sees while trials run: a bar with the time left on a terminal, else one line per epoch."""
 
 import collections
+import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from job.data.pack import Passport
 from job.record import Epoch, Row
@@ -15,11 +18,26 @@ MOST_LINES = 20
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 45s, 3m05s or 2h03m."""
+    """Return seconds as 45s, 3m05s or 2h03m."""
     if seconds < 60:
         return f"{seconds:.0f}s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return `1 trial`, `2 trials`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands in its sweep: trials with a row, all trials, epochs left in the other runs, processes."""
+
+    num_done: int = 0
+    num_trials: int = 0
+    other_epochs: int = 0
+    num_workers: int = 1
 
 
 class Display:
@@ -27,53 +45,57 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(),
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn(),
                             TextColumn("{task.fields[note]}"), console=console, transient=True)
         self.task = self.bar.add_task("", total=None, visible=False, note="")
         self.started = time.monotonic()
         self.resumed_share = 0.0
+        self.position = Position()
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         if self.console.is_terminal:
             self.bar.stop()
 
     def say(self, text: str) -> None:
-        """One line, kept on the screen."""
+        """Print one line that stays on the screen."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
-        """Start an activity of `total` parts, `done` of which were done before."""
+        """Start an activity of `total` parts, `done` of which were finished before."""
         self.started, self.resumed_share = time.monotonic(), done / total if total else 0.0
         self.bar.reset(self.task, description=what, total=total, completed=done, visible=True, note="")
 
     def advance_to(self, done: int) -> None:
-        """So many parts are done."""
+        """Show that this many parts are finished."""
         self.bar.update(self.task, completed=done)
 
     def end(self) -> None:
-        """The activity is over; its bar goes away."""
+        """Remove the activity's bar."""
         self.bar.update(self.task, visible=False)
 
     def seconds_left(self, share: float) -> float:
-        """Estimated from the share of the activity done since it began here."""
+        """Estimate the activity's seconds left, from the share of it that was done since it began here."""
         new = share - self.resumed_share
         return (1 - share) * (time.monotonic() - self.started) / new if new > 0 else 0.0
 
     def packing(self, done: int, total: int) -> None:
-        """So many images are decoded; the first call says 0."""
+        """Show how many images are decoded; the first call says 0."""
         if done == 0:
             self.begin("preparing", total)
         self.advance_to(done)
+        left = clock(self.seconds_left(done / (total or 1)))
+        self.bar.update(self.task, note=f"{done} of {total} images, {left} left")
         if done == total:
             self.end()
 
     def passport(self, passport: Passport) -> None:
-        """What the pack is made of, and what a person should know of it."""
+        """Show what the pack holds, and each image that is not in it."""
         splits = ", ".join(f"{split} {sum(counts.values())}" for split, counts in passport.counts.items())
         shares = collections.Counter[str]()
         for counts in passport.counts.values():
@@ -82,7 +104,7 @@ class Display:
         self.say(f"pack {passport.pack_hash[:12]}: {passport.num_images} images ({splits}; {classes})")
         some = [f"rejected {item['image']}: {item['reason']}" for item in passport.rejected]
         some += [f"byte-identical: {', '.join(names)}" for names in passport.duplicates]
-        some += [f"left out of training, for it lies in another split too: {name}" for name in passport.left_out]
+        some += [f"left out of training, because another split has it too: {name}" for name in passport.left_out]
         for text in some[:MOST_LINES]:
             self.say(f"  {text}")
         if len(some) > MOST_LINES:
@@ -90,25 +112,57 @@ class Display:
         for text in passport.warnings:
             self.say(f"  warning: {text}")
 
+    def runs(self, groups: Sequence[Sequence[Trial]], num_trials: int) -> None:
+        """Say what the sweep trains: the trials without a row, each group one run, its longest trial last."""
+        num_left, epochs = sum(map(len, groups)), sum(group[-1].epochs for group in groups)
+        if not groups:
+            self.say(f"each of the {num_trials} trials has its row; nothing is left to train")
+            return
+        saved = sum(trial.epochs for group in groups for trial in group) - epochs
+        done = f", {num_trials - num_left} of {num_trials} done before" if num_left < num_trials else ""
+        runs = f" in {plural(len(groups), 'run')}" if len(groups) < num_left else ""
+        self.say(f"training {plural(num_left, 'trial')}{runs}: {plural(epochs, 'epoch')}"
+                 f"{f'; trajectories save {saved} more' if saved else ''}{done}")
+
     def epoch(self, trial: Trial, epoch: Epoch) -> None:
-        """An epoch's figures: beside the bar, or on a line of their own."""
+        """Show an epoch's figures: beside the bar, or on their own line."""
+        left = clock(self.seconds_left(epoch.epoch / trial.epochs)) + " left" + self.sweep_left(trial, epoch)
         if self.console.is_terminal:
-            note = f"loss {epoch.train_loss:.3f} val {epoch.val_loss:.3f}  acc {epoch.train_acc:.3f} val {epoch.val_acc:.3f}"
-            following = min(epoch.epoch + 1, trial.epochs)
-            self.bar.update(self.task, note=note, description=f"trial {trial.trial} epoch {following}/{trial.epochs}")
+            loss = "" if self.console.width < 110 else f"loss {epoch.train_loss:.3f} val {epoch.val_loss:.3f}  "
+            self.bar.update(self.task, note=f"{loss}val acc {epoch.val_acc:.3f}  {left}",
+                            description=self.heading(trial, epoch.epoch + 1))
         else:
             figures = (f"loss {epoch.train_loss:.4f}, val {epoch.val_loss:.4f}  accuracy {epoch.train_acc:.3f}, "
                        f"val {epoch.val_acc:.3f}  {epoch.images_per_second or 0:.0f} images/s")
-            left = clock(self.seconds_left(epoch.epoch / trial.epochs))
-            self.say(f"trial {trial.trial}  epoch {epoch.epoch}/{trial.epochs}  {figures}  {left} left")
+            self.say(f"{self.heading(trial, epoch.epoch)}  {figures}  {left}")
+
+    def heading(self, trial: Trial, epoch: int) -> str:
+        """Return the trial's name, its number in the sweep, and the epoch."""
+        place = self.position
+        number = f" ({min(place.num_done + 1, place.num_trials)} of {place.num_trials})" if place.num_trials > 1 else ""
+        return f"trial {trial.trial}{number}  epoch {min(epoch, trial.epochs)}/{trial.epochs}"
+
+    def sweep_left(self, trial: Trial, epoch: Epoch) -> str:
+        """Return the time left for the whole sweep, if other runs are left too; by the pace of this epoch."""
+        place, own = self.position, trial.epochs - epoch.epoch
+        pace = (epoch.train_seconds or 0.0) + (epoch.val_seconds or 0.0)
+        if not place.other_epochs or not pace:
+            return ""
+        return f", sweep {clock(pace * max(own, (own + place.other_epochs) / place.num_workers))}"
 
     def row(self, row: Row, already: bool) -> None:
-        """A trial's outcome."""
-        settings = f"lr {row.settings.get('lr'):g}, {row.settings.get('epochs')} epochs"
+        """Show a trial's outcome."""
+        settings = f"lr {row.settings.get('lr'):g}, {plural(row.settings.get('epochs', 0), 'epoch')}"
         if row.status == "failed":
             self.say(f"trial {row.trial}  FAILED ({settings}): {row.cause}")
             return
-        best = f"best val accuracy {row.best_val_acc:.3f} at epoch {row.best_epoch}" if row.best_val_acc is not None else ""
+        best = "" if row.best_val_acc is None else f"best val accuracy {row.best_val_acc:.3f} at epoch {row.best_epoch}"
         test = f", test accuracy {row.test_acc:.3f}" if row.test_acc is not None else ""
         self.say(f"trial {row.trial}  {'already ' if already else ''}{row.status} ({settings}): {best}{test}"
                  f"  in {clock(row.seconds or 0)}{'; ' + row.cause if row.cause else ''}")
+
+
+def open_display(stderr: bool = False, in_worker: bool = False) -> Display:
+    """Return a display on standard output or standard error, silent under --quiet; in a worker it has no bar."""
+    quiet = bool(os.environ.get("TRIALGRID_QUIET"))
+    return Display(Console(stderr=stderr, quiet=quiet, force_terminal=False if in_worker else None))

@@ -1,4 +1,4 @@
-"""TensorBoard events of a trial, as bytes: one small file an epoch, so that nothing is uploaded twice."""
+"""TensorBoard events of a trial, as bytes: one small file per epoch, so that nothing is uploaded twice."""
 
 import io
 import time
@@ -13,26 +13,30 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar
 from job.record import Epoch, Row
 from job.trial import Trial
 
-CHARTS = {"curves": {"loss": ["Multiline", ["loss/train", "loss/val"]], "accuracy": ["Multiline", ["acc/train", "acc/val"]]}}
+CHARTS = {"curves": {"loss": ["Multiline", ["loss/train", "loss/val"]],
+                     "accuracy": ["Multiline", ["acc/train", "acc/val"]]}}
 TAGS = {"train_loss": "loss/train", "val_loss": "loss/val", "train_acc": "acc/train", "val_acc": "acc/val",
         "lr": "lr", "images_per_second": "images_per_second"}
 
 
-class Unclosable(io.BytesIO):
-    """A buffer that RecordWriter can close without losing its bytes."""
+class UnclosableBuffer(io.BytesIO):
+    """A buffer that keeps its bytes when RecordWriter closes it."""
 
     def close(self) -> None:
         self.flush()
 
 
 def file_name(number: int) -> str:
-    """events/...: number 0 holds hyper-parameters and chart layout, n epoch n; TensorBoard reads them in this order."""
+    """Return the name of an event file; TensorBoard reads the files in this order.
+
+    Number 0 holds the hyper-parameters and the layout of the charts, number n epoch n, and the last the final figures.
+    """
     return f"events/events.out.tfevents.{number:010d}.trialgrid"
 
 
 def to_bytes(summaries: list[Summary], step: int) -> bytes:
-    """A whole event file."""
-    buffer = Unclosable()
+    """Return the content of one event file."""
+    buffer = UnclosableBuffer()
     writer = RecordWriter(buffer)
     now = time.time()
     writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
@@ -43,21 +47,22 @@ def to_bytes(summaries: list[Summary], step: int) -> bytes:
 
 
 def start_events(trial: Trial) -> bytes:
-    """The trial's hyper-parameters, in its own run, and the charts that show train and validation together."""
+    """Return the trial's hyper-parameters, in its own run, and the charts that show train and validation together."""
     settings: dict[str, Any] = {key: value for key, value in asdict(trial).items() if key != "trial"}
     metrics = {"best/val_acc": 0.0, "best/val_loss": 0.0}
-    started, session, _ = hparams(settings, metrics)
-    return to_bytes([started, session, custom_scalars(CHARTS)], 0)
+    experiment, session_start, _ = hparams(settings, metrics)
+    return to_bytes([experiment, session_start, custom_scalars(CHARTS)], 0)
 
 
 def epoch_events(epoch: Epoch) -> bytes:
-    """One epoch's curves."""
+    """Return one epoch's points of the curves."""
     points = [(tag, getattr(epoch, name)) for name, tag in TAGS.items()]
     return to_bytes([scalar(tag, value) for tag, value in points if value is not None], epoch.epoch)
 
 
 def end_events(row: Row) -> bytes:
-    """The figures by which TensorBoard's HPARAMS page compares trials, and the end of the session."""
-    _, _, ended = hparams({}, {})
+    """Return the figures by which TensorBoard's HPARAMS page compares trials, and the end of the session."""
+    _, _, session_end = hparams({}, {})
     points = [("best/val_acc", row.best_val_acc), ("best/val_loss", row.best_val_loss)]
-    return to_bytes([*(scalar(tag, value) for tag, value in points if value is not None), ended], row.epochs_run)
+    summaries = [scalar(tag, value) for tag, value in points if value is not None]
+    return to_bytes([*summaries, session_end], row.epochs_run)

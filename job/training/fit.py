@@ -1,7 +1,7 @@
 """The training loop: a generator that yields one `Epoch` after another and never prints, uploads or writes.
 
-All randomness follows from the trial's seed, the epoch and the step, so a state that is saved after any step and
-restored continues as if it had never stopped.
+All randomness follows from the trial's seed, the epoch and the step. So a state that is saved after any step and
+restored later continues as if training had never stopped.
 """
 
 import functools
@@ -24,11 +24,12 @@ from job.training.state import State, generator_for, seed_of
 from job.training.stopping import is_better, why_ended
 from job.trial import Trial
 
+# Steps whose augmentation is drawn at once.
 BLOCK = 64
 
 
 def class_weights(trial: Trial, batches: Batches) -> Tensor | None:
-    """weights_K, float32: n / (K n_k), as scikit-learn's 'balanced', of the training images; None where all count alike."""
+    """Return weights_K, float32, from the training labels: n / (K n_k), as scikit-learn's 'balanced'; None for none."""
     if trial.class_weights == "none":
         return None
     counts_K = torch.bincount(batches.labels(batches.indices["train"]))
@@ -39,8 +40,9 @@ def fit(trial: Trial, state: State, batches: Batches, machine: Machine, should_s
         say: Callable[[str], None] = lambda text: None) -> Iterator[Epoch]:
     """Train from `state` to the trial's last epoch and yield each finished Epoch, with `state` up to date.
 
-    Ends early for the reasons of `why_ended`, and where `should_stop(steps done, steps in all)`, asked after each step,
-    answers True: then `state` stands within an epoch. `say` is told of what makes it slower than it should be.
+    Training ends early for the reasons of `why_ended`, or when `should_stop(steps done, steps per epoch)` returns True;
+    it is called after each step, and `state` then stands within an epoch. `say` gets a message if training runs slower
+    than it should.
     """
     advance = stepper(trial, state, batches, machine, say)
     while state.epoch < trial.epochs and not why_ended(trial, state.history):
@@ -53,7 +55,7 @@ Advance = Callable[[Tensor, Draws, float], None]
 
 
 def stepper(trial: Trial, state: State, batches: Batches, machine: Machine, say: Callable[[str], None]) -> Advance:
-    """What does one step on the images of these indices, augmented as drawn, at this learning rate."""
+    """Return the function that does one step: on images by their indices, augmented by draws, at a learning rate."""
     loss_of = functools.partial(training_loss, weights_K=class_weights(trial, batches), smoothing=trial.label_smoothing)
 
     def train(images_NCHW: Tensor, labels_N: Tensor) -> None:
@@ -69,61 +71,63 @@ def stepper(trial: Trial, state: State, batches: Batches, machine: Machine, say:
     return advance_on_cpu
 
 
-def train_epoch(trial: Trial, state: State, batches: Batches, advance: Advance, should_stop: Callable[[int, int], bool]) -> bool:
-    """The rest of one epoch's steps; whether it was finished."""
+def train_epoch(trial: Trial, state: State, batches: Batches, advance: Advance,
+                should_stop: Callable[[int, int], bool]) -> bool:
+    """Train the remaining steps of one epoch; return False if `should_stop` returned True after one of them."""
     indices = batches.indices["train"]
     order_N = indices[torch.randperm(len(indices), generator=generator_for(trial, state.epoch, "order"))]
     num_steps = count_steps(len(order_N), trial.batch_size)
     set_training(state.model, trial)
-    started, begun, stopped = time.perf_counter(), state.epoch_seconds, False
-    for step, here_N, draws in steps_of(trial, state, batches, order_N):
+    started, seconds_before, stopped = time.perf_counter(), state.epoch_seconds, False
+    for step, indices_N, draws in steps_of(trial, state, batches, order_N):
         if trial.noise or trial.dropout:
             torch.manual_seed(seed_of(trial, state.epoch, step))
-        advance(here_N, draws, lr_of(trial, state.epoch, step, num_steps))
+        advance(indices_N, draws, lr_of(trial, state.epoch, step, num_steps))
         state.step = step + 1
-        state.epoch_seconds = begun + time.perf_counter() - started
+        state.epoch_seconds = seconds_before + time.perf_counter() - started
         stopped = should_stop(state.step, num_steps)
         if stopped:
             break
-    # Reading the sum waits for the device, so that the clock below covers the work and not only its launch.
+    # Reading the sum waits for the device, so the clock covers the work and not only the launch of the kernels.
     state.loss_sum.item()
-    state.epoch_seconds = begun + time.perf_counter() - started
+    state.epoch_seconds = seconds_before + time.perf_counter() - started
     return not stopped
 
 
 def steps_of(trial: Trial, state: State, batches: Batches, order_N: Tensor) -> Iterator[tuple[int, Tensor, Draws]]:
-    """The epoch's steps from the state's on: number, indices and draws, the draws made a block of steps at a time."""
+    """Yield the remaining steps of the epoch: number, image indices and draws; draws are made a block at a time."""
     size, num_steps = trial.batch_size, count_steps(len(order_N), trial.batch_size)
     for block in range(state.step // BLOCK * BLOCK, num_steps, BLOCK):
         end = min(block + BLOCK, num_steps)
-        here_N = order_N[block * size:len(order_N) if end == num_steps else end * size]
-        draws = draw(batches.sizes_N2[here_N], trial, generator_for(trial, state.epoch, "draws", block))
+        indices_N = order_N[block * size:len(order_N) if end == num_steps else end * size]
+        draws = draw(batches.sizes_N2[indices_N], trial, generator_for(trial, state.epoch, "draws", block))
         for step in range(max(block, state.step), end):
             of_step = slice((step - block) * size, None if step == num_steps - 1 else (step - block + 1) * size)
-            yield step, here_N[of_step], draws.part(of_step)
+            yield step, indices_N[of_step], draws.part(of_step)
 
 
 def count_steps(num_images: int, batch_size: int) -> int:
-    """The steps of an epoch.
+    """Return the number of steps per epoch.
 
-    A single image that would be left over joins the last batch: batch normalisation has no deviation of one.
+    If one image is left over, it joins the last batch, because batch normalisation cannot train on a single image.
     """
-    whole, rest = divmod(num_images, batch_size)
-    return whole + (rest > 1 or whole == 0)
+    num_whole, num_left_over = divmod(num_images, batch_size)
+    return num_whole + (num_left_over > 1 or num_whole == 0)
 
 
 def training_loss(logits_NK: Tensor, labels_N: Tensor, weights_K: Tensor | None, smoothing: float) -> Tensor:
-    """The mean cross-entropy of a batch, each image times the weight of its class.
+    """Return the mean cross-entropy of a batch, each image multiplied by the weight of its class.
 
-    Divided by the number of images, not by the sum of the batch's weights as torch would: so small batches weigh a rare
-    class as much as large ones, and the epoch's mean is the mean over its images.
+    The sum is divided by the number of images, not by the sum of the batch's weights as torch does. So a rare class
+    weighs the same in small and in large batches, and the loss of an epoch is the mean over its images.
     """
     total = functional.cross_entropy(logits_NK, labels_N, weights_K, reduction="sum", label_smoothing=smoothing)
     return total / len(labels_N)
 
 
-def train_step(state: State, machine: Machine, images_NCHW: Tensor, labels_N: Tensor, loss_of: Callable[..., Tensor]) -> None:
-    """One step of the optimizer on the mean loss of a batch; the sums stay on the device."""
+def train_step(state: State, machine: Machine, images_NCHW: Tensor, labels_N: Tensor,
+               loss_of: Callable[..., Tensor]) -> None:
+    """Do one step of the optimizer on the mean loss of a batch; the running sums stay on the device."""
     with machine.autocast():
         logits_NK = state.model(images_NCHW)
     loss = loss_of(logits_NK.float(), labels_N)
@@ -135,7 +139,7 @@ def train_step(state: State, machine: Machine, images_NCHW: Tensor, labels_N: Te
 
 
 def finish_epoch(trial: Trial, state: State, batches: Batches, machine: Machine) -> Epoch:
-    """Validate, record the epoch, keep its weights if it is the best, and make the state ready for the next one."""
+    """Validate, record the epoch, keep its weights if it is the best so far, and reset the sums for the next epoch."""
     num_train = len(batches.indices["train"])
     num_steps = count_steps(num_train, trial.batch_size)
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The circumstances that a row records: host, image, program, versions, time."""
+"""What a row records besides its figures: host, container image, program, versions, time."""
 
 import contextlib
 import os
@@ -16,21 +16,22 @@ from job.folder.attempts import host_name, now
 
 
 def circumstances(passport: Passport) -> dict[str, Any]:
-    """The Row's fields about pack, program and host."""
+    """Return the Row's fields about pack, program and host."""
     versions = {"trialgrid": metadata.version("trialgrid"), "python": platform.python_version(),
                 "torch": torch.__version__, "torchvision": torchvision.__version__}
-    return {"classes": passport.classes, "pack_hash": passport.pack_hash, "host": host_name(), "git_commit": git_commit(),
-            "image": os.environ.get("IMAGE", ""), "finished_at": now(), "versions": versions}
+    return {"classes": passport.classes, "pack_hash": passport.pack_hash, "host": host_name(),
+            "git_commit": git_commit(), "image": os.environ.get("IMAGE", ""), "finished_at": now(),
+            "versions": versions}
 
 
 def git_commit() -> str:
-    """The commit of this program: GIT_COMMIT where an image sets it, else that of the checkout, else nothing."""
-    if found := os.environ.get("GIT_COMMIT"):
-        return found
-    here = Path(__file__).parents[2]
-    if not (here / ".git").exists():
+    """Return the program's commit: GIT_COMMIT if a container image sets it, else the checkout's, else ''."""
+    if from_environment := os.environ.get("GIT_COMMIT"):
+        return from_environment
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
         return ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True,
+        return subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True,
                               check=True, timeout=10).stdout.strip()
     return ""

@@ -1,4 +1,4 @@
-"""The device that trains and the precision it computes in."""
+"""The device that trains, and the precision it computes in."""
 
 import contextlib
 import functools
@@ -24,19 +24,19 @@ class Machine:
     precision: str
 
     def autocast(self) -> torch.autocast:
-        """The context of a forward pass."""
+        """Return the context of a forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def choose_machine(precision: str) -> Machine:
-    """CUDA where there is a GPU, else the CPU; 'auto' is bf16 where the processor has it in hardware.
+    """Return the GPU if there is one, else the CPU; precision 'auto' is bf16 if the hardware has it.
 
-    TRIALGRID_DEVICE, cuda or cpu, decides instead; raises BadConfig where it asks for a GPU that is not to be seen.
+    TRIALGRID_DEVICE, cuda or cpu, overrides the choice of device; raises BadConfig if it is cuda and there is no GPU.
     """
     wanted = os.environ.get("TRIALGRID_DEVICE", "")
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise BadConfig("TRIALGRID_DEVICE is cuda, and no GPU is to be seen: check the driver (580 or later), the container's "
-                        "runtime (a runtimeClassName on some clusters) and what the pod asks for")
+        raise BadConfig("TRIALGRID_DEVICE is cuda, and no GPU is visible: check the driver (580 or later), the "
+                        "container's runtime (a runtimeClassName on some clusters) and the GPU request of the pod")
     if wanted != "cpu" and torch.cuda.is_available():
         device, name = torch.device("cuda", torch.cuda.current_device()), torch.cuda.get_device_name()
         leave_default_stream(device)
@@ -50,12 +50,12 @@ def choose_machine(precision: str) -> Machine:
 
 @functools.cache
 def leave_default_stream(device: torch.device) -> None:
-    """Work on a stream of this process's own from now on: a CUDA graph cannot be made of what the default one does."""
+    """Make this process work on a stream of its own: a CUDA graph cannot be captured on the default stream."""
     torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
 def cpu_facts() -> dict[str, str]:
-    """/proc/cpuinfo of the first processor, or nothing where there is none."""
+    """Return what /proc/cpuinfo says about the first processor; nothing if there is no such file."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
         return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -63,22 +63,25 @@ def cpu_facts() -> dict[str, str]:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware (x86: AVX512-BF16 or AMX; Arm: bf16)."""
+    """Return whether the processor multiplies bfloat16 in hardware (x86: AVX512-BF16 or AMX; Arm: bf16)."""
     facts = cpu_facts()
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set((facts.get("flags", "") + " " + facts.get("Features", "")).split()))
+    flags = (facts.get("flags", "") + " " + facts.get("Features", "")).split()
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
 
 
 def processor_name() -> str:
-    """The CPU's model and the number of threads that torch uses."""
-    threads = torch.get_num_threads()
-    return f"{cpu_facts().get('model name') or platform.machine()}, {threads} thread{'s' * (threads > 1)}"
+    """Return the CPU's model and the number of threads that torch uses."""
+    num_threads = torch.get_num_threads()
+    model = cpu_facts().get("model name") or platform.machine()
+    return f"{model}, {num_threads} thread{'s' * (num_threads > 1)}"
 
 
 @contextlib.contextmanager
 def gpu_memory(trial: Trial) -> Iterator[None]:
-    """Turn the accelerator's out-of-memory error into ours."""
+    """Turn torch's out-of-memory error into an OutOfMemory that says what to change."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"trial {trial.trial}: {str(error).splitlines()[0]} Use a smaller batch_size or image_size, "
-                          "or a larger GPU") from None
+        raise OutOfMemory(f"out of GPU memory at batch_size {trial.batch_size} and image_size {trial.image_size} "
+                          f"({str(error).splitlines()[0]}); set a smaller batch_size or image_size, or use a larger "
+                          "GPU") from None

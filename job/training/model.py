@@ -1,4 +1,4 @@
-"""The machine a trial runs on, and the net that it trains."""
+"""The model that a trial trains: ResNet18 or a fully connected network."""
 
 from collections import OrderedDict
 
@@ -14,10 +14,10 @@ from job.trial import Trial
 
 
 def build_model(trial: Trial, num_classes: int, weights: dict[str, Tensor] | None, machine: Machine) -> nn.Module:
-    """The trial's net, seeded, on the device, in channels_last order where it convolves.
+    """Return the trial's model, seeded, on the device; a ResNet18 is in channels_last order.
 
-    `weights` replace the random start, but for a head of another size. Raises BadData, naming the keys, where they are
-    not the net's.
+    `weights` replace the random initial weights, except those of a head of another size. Raises BadData, naming the
+    keys, if they do not fit the model.
     """
     torch.manual_seed(trial.seed)
     model = build_mlp(trial, num_classes) if trial.model == "mlp" else build_resnet18(trial, num_classes)
@@ -30,20 +30,20 @@ def build_model(trial: Trial, num_classes: int, weights: dict[str, Tensor] | Non
 
 
 def build_resnet18(trial: Trial, num_classes: int) -> ResNet:
-    """Torchvision's ResNet18, with dropout before its head where the trial wants it."""
+    """Return torchvision's ResNet18, with the trial's dropout before the head and its backbone frozen if asked for."""
     model: ResNet = resnet18(num_classes=num_classes)
     if trial.freeze:
         model.requires_grad_(False)
         model.fc.requires_grad_(True)
     if trial.dropout:
-        # Before the head without renaming it: published state dicts still fit.
+        # A hook leaves the head's name unchanged, so published state dicts still fit.
         model.fc.register_forward_pre_hook(
             lambda head, inputs: (functional.dropout(inputs[0], trial.dropout, training=head.training), *inputs[1:]))
     return model
 
 
 def build_mlp(trial: Trial, num_classes: int) -> nn.Sequential:
-    """The second study's net: flattened images, then linear, activation, batch normalisation and dropout a layer."""
+    """Return the second study's model: per hidden layer linear, activation, batch normalisation and dropout."""
     layers: list[nn.Module] = [nn.Flatten()]
     width = 3 * trial.image_size**2
     for size in map(int, trial.hidden.split("-")):
@@ -51,7 +51,8 @@ def build_mlp(trial: Trial, num_classes: int) -> nn.Sequential:
         layers += [nn.BatchNorm1d(size)] if trial.batch_norm else []
         layers += [nn.Dropout(trial.dropout)] if trial.dropout else []
         width = size
-    return nn.Sequential(OrderedDict([*((str(i), layer) for i, layer in enumerate(layers)), ("fc", nn.Linear(width, num_classes))]))
+    named_layers = [(str(number), layer) for number, layer in enumerate(layers)]
+    return nn.Sequential(OrderedDict([*named_layers, ("fc", nn.Linear(width, num_classes))]))
 
 
 def set_training(model: nn.Module, trial: Trial) -> None:
@@ -63,5 +64,6 @@ def set_training(model: nn.Module, trial: Trial) -> None:
 
 
 def state_copy(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the model's weights and statistics, on its device: the host's memory would have to wait for it."""
-    return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in model.state_dict().items()}
+    """Return a copy of the model's weights and statistics, on its device: a copy in host memory would wait for it."""
+    return {key: value.detach().clone(memory_format=torch.contiguous_format)
+            for key, value in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""What is concluded at the end of a trial, and written: figures, predictions, the row last."""
+"""The outcome of a trial: the figures computed at its end, the predictions, and its row, written last."""
 
 import csv
 import functools
@@ -24,7 +24,7 @@ from job.trial import Trial
 
 
 def evaluate_best(state: State, batches: Batches, split: str, machine: Machine) -> Evaluation:
-    """The best epoch's evaluation on a split, made once: the rows of a trajectory mostly share it."""
+    """Return the best epoch's evaluation on a split, computed once: trials of a trajectory often share it."""
     assert state.best and state.best_weights, "no epoch was finished"
     if split not in state.best_evaluations:
         last_weights = None if state.best is state.history[-1] else state_copy(state.model)
@@ -35,37 +35,39 @@ def evaluate_best(state: State, batches: Batches, split: str, machine: Machine) 
     return state.best_evaluations[split]
 
 
-def pass_through(sweep: Folder, shorter: Sequence[Trial], longest: Trial, state: State, records: Records) -> list[Trial]:
-    """Write the rows of the shorter trials of a trajectory that end with the state as it is; answers those still to come.
+def write_shorter_rows(sweep: Folder, shorter: Sequence[Trial], longest: Trial, state: State,
+                       records: Records) -> list[Trial]:
+    """Write the rows of those shorter trials of a trajectory that end at this state; return those that end later.
 
-    One that another process has finished, or is at work on, is left to it; so is one that the state is already beyond.
+    It writes no row for a trial that another process has finished or is training, nor for one that ended before this
+    state.
     """
     ending = [trial for trial in shorter if state.step == 0 and state.history and has_ended(trial, state.history)]
     for trial in ending:
         finished = functools.partial(finished_row, sweep, trial, records.passport)
         try:
-            lease = claim(sweep, trial_work(trial.trial), finished, records.display.say, wait=False, settings=asdict(trial),
-                          pack_hash=records.passport.pack_hash)
+            lease = claim(sweep, trial_work(trial.trial), finished, records.display.say, wait=False,
+                          settings=asdict(trial), pack_hash=records.passport.pack_hash)
         except Busy as error:
-            records.display.say(f"{error}; left to it")
+            records.display.say(f"{error}; that process writes its row")
             continue
         if lease:
             with held(lease):
                 set_failed_aside(sweep, trial, lease)
-                own = replace(records, trial=trial, lease=lease)
-                own.catch_up(state)
-                row = publish(sweep, trial, state, own, lease, trained_by=longest.trial)
+                trial_records = replace(records, trial=trial, lease=lease)
+                trial_records.catch_up(state)
+                row = publish(sweep, trial, state, trial_records, lease, trained_by=longest.trial)
                 records.display.row(row, already=False)
     return [trial for trial in shorter if trial not in ending and trial.epochs > state.epoch]
 
 
 def has_ended(trial: Trial, history: Sequence[Epoch]) -> bool:
-    """Whether a trial ends with exactly this history."""
+    """Return whether a trial ends with exactly this history."""
     return len(history) == trial.epochs or (len(history) < trial.epochs and bool(why_ended(trial, history)))
 
 
 def publish(sweep: Folder, trial: Trial, state: State, records: Records, lease: Lease, trained_by: str = "") -> Row:
-    """Write what a trial leaves behind, its row last; answers the row that stands there."""
+    """Write the trial's results, its row last; return the row that the sweep now has."""
     row, predictions = conclude(trial, state, records.batches, records.machine, records.passport)
     row = replace(row, trained_by=trained_by)
     records.end(state, row, predictions)
@@ -77,7 +79,7 @@ def publish(sweep: Folder, trial: Trial, state: State, records: Records, lease: 
 
 
 def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, passport: Passport) -> tuple[Row, bytes]:
-    """The row, and the predictions: the epochs summarised, the best epoch's weights evaluated, and the last ones beside them."""
+    """Return the row and the predictions: a summary of the epochs, and the best and last weights evaluated."""
     figures = summarise(state.history, state.best) | {"best_reason": why_best(trial, state.history, state.best)}
     predictions = b""
     if state.best_weights:
@@ -85,31 +87,33 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
         val = evaluate_best(state, batches, "val", machine)
         test = evaluate_best(state, batches, "test", machine) if has_test else None
         if has_test and not state.history[-1].diverged:
-            ended_best = state.best is state.history[-1]
-            last = figures_on_test(test if test and ended_best else evaluate(state.model, batches, "test", machine), num_classes)
+            last_is_best = state.best is state.history[-1]
+            last_test = test if test and last_is_best else evaluate(state.model, batches, "test", machine)
+            last = figures_on_test(last_test, num_classes)
             figures |= {"last_test_acc": last["test_acc"], "last_test_false_negatives": last["test_false_negatives"]}
         if test:
             figures |= figures_on_test(test, num_classes)
         if trial.recall and num_classes == 2:
             figures |= figures_at_threshold(val, test, trial.recall)
         predictions = predictions_csv({"val": val, "test": test}, batches, passport.classes)
-    ended = why_ended(trial, state.history)
     diverged = bool(state.history) and state.history[-1].diverged
-    row = Row(settings=asdict(trial), status="diverged" if diverged else "done", cause=ended, **figures,
-              num_train=len(batches.indices["train"]), num_val=len(batches.indices["val"]),
+    row = Row(settings=asdict(trial), status="diverged" if diverged else "done", cause=why_ended(trial, state.history),
+              **figures, num_train=len(batches.indices["train"]), num_val=len(batches.indices["val"]),
               num_test=len(batches.indices["test"]), device=machine.name, precision_used=machine.precision,
               started_at=state.started_at, **circumstances(passport))
     return row, predictions
 
 
 def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches, classes: Sequence[str]) -> bytes:
-    """A line a validation and test image: split, image, label, predicted class, and each class's probability."""
+    """Return a CSV with a line per image: split, image, label, predicted class, and the probability of each class."""
     text = io.StringIO(newline="")
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["split", "image", "label", "predicted", *(f"p {name}" for name in classes)])
-    for split, found in evaluations.items():
-        if found:
-            names = [batches.names[i] for i in batches.indices[split].tolist()]
-            rows = zip(names, found.labels_N.tolist(), found.logits_NK.double().softmax(1).tolist(), strict=True)
-            lines.writerows([split, name, classes[label], classes[p.index(max(p))], *p] for name, label, p in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["split", "image", "label", "predicted", *(f"p {name}" for name in classes)])
+    for split, evaluation in evaluations.items():
+        if evaluation:
+            images = [batches.names[index] for index in batches.indices[split].tolist()]
+            probabilities_NK = evaluation.logits_NK.double().softmax(1).tolist()
+            for image, label, probabilities in zip(images, evaluation.labels_N.tolist(), probabilities_NK, strict=True):
+                predicted = classes[probabilities.index(max(probabilities))]
+                writer.writerow([split, image, classes[label], predicted, *probabilities])
     return text.getvalue().encode()

@@ -1,4 +1,4 @@
-"""The life of a trial's row: finished, failed, set aside to be tried again."""
+"""The life of a trial's row: finished, failed, or set aside for another try."""
 
 import contextlib
 import traceback
@@ -20,10 +20,10 @@ from job.trial import Trial
 
 @contextlib.contextmanager
 def failure_as_row(sweep: Folder, trial: Trial, passport: Passport, display: Display, lease: Lease) -> Iterator[None]:
-    """Where the block fails for a reason of the trial's own, write a row that says so, then raise the reason.
+    """If the block fails because of the trial itself, write a failed row with the cause, and raise the error.
 
-    What a later try may mend (storage, credentials, a stop signal) leaves no row; nor does a trial that another process has
-    taken over.
+    No row is written for what another try can solve (storage, credentials, a stop signal), nor for a trial that another
+    process has taken over.
     """
     try:
         yield
@@ -31,10 +31,10 @@ def failure_as_row(sweep: Folder, trial: Trial, passport: Passport, display: Dis
         raise
     except JobError as error:
         failure = error
-    except Exception as error:  # noqa: BLE001 - the one broad except: whatever breaks a trial becomes its row, and exit code 70.
+    except Exception as error:  # noqa: BLE001 - the one broad except: any error becomes the row, and exit code 70.
         display.say(traceback.format_exc())
-        failure = JobError(f"trial {trial.trial}: {type(error).__name__}: {error} (a fault of this program; "
-                           "please report it with the lines above)")
+        failure = JobError(f"{type(error).__name__}: {error} (a bug in this program; please report it with the "
+                           "traceback above)")
         failure.__cause__ = error
     else:
         return
@@ -45,7 +45,7 @@ def failure_as_row(sweep: Folder, trial: Trial, passport: Passport, display: Dis
 
 
 def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
-    """The row of a trial that is done or diverged; raises BadConfig where it was made with other settings."""
+    """Return the row of a trial that is done or diverged; raises BadConfig if it has other settings or another pack."""
     row = read_row(sweep, trial.trial)
     if not row or row.status == "failed":
         return None
@@ -55,19 +55,19 @@ def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
 
 
 def failed_rows(sweep: Folder, trials: Sequence[Trial]) -> dict[str, Row]:
-    """The rows of those trials that have failed, by the trial's name."""
+    """Return the rows of those trials that have failed, by the trial's name."""
     rows = {trial.trial: read_row(sweep, trial.trial) for trial in trials}
     return {name: row for name, row in rows.items() if row and row.status == "failed"}
 
 
 def failure_since(sweep: Folder, trial: Trial, failed_before: Mapping[str, Row]) -> JobError | None:
-    """Why a trial has failed, where its row says so and is another than the one before."""
+    """Return the error of a trial whose failed row is not the one in `failed_before`; None if there is no such row."""
     row = failed_rows(sweep, [trial]).get(trial.trial)
-    return JobError(row.cause) if row and row != failed_before.get(trial.trial) else None
+    return JobError(f"trial {trial.trial}: {row.cause}") if row and row != failed_before.get(trial.trial) else None
 
 
 def set_failed_aside(sweep: Folder, trial: Trial, lease: Lease) -> None:
-    """Rename the row of a trial that failed, for the trial to be tried again."""
+    """Rename the row of a failed trial to failed-NUMBER.json, so that the trial is tried again."""
     name = trial_file(trial.trial, "row.json")
     row = read_row(sweep, trial.trial)
     if row and row.status == "failed":

@@ -1,4 +1,4 @@
-"""The state of a trial under way, which a checkpoint holds, and the seeds of everything random in it."""
+"""The training state of a trial, which a checkpoint holds, and the seeds of everything random in the trial."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from job.trial import Trial
 
 @dataclass
 class State:
-    """A trial under way: `epoch` passes are finished, and `step` steps of the next one."""
+    """A trial in training: `epoch` epochs are finished, and `step` steps of the next one."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -31,15 +31,16 @@ class State:
 
 
 def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str) -> State:
-    """The state before the first step."""
+    """Return the state before the first step."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     on_gpu = machine.device.type == "cuda"
-    # On a GPU one kernel for all weights, and a learning rate that a graph of the step can read; on a CPU both are slower.
+    # On a GPU one kernel updates all weights, and a CUDA graph can read the learning rate from a tensor. On a CPU both
+    # are slower.
     lr = torch.tensor(trial.lr, device=machine.device) if on_gpu else trial.lr
     optimizer: torch.optim.Optimizer
     if trial.optimizer == "adam":
         optimizer = torch.optim.Adam(weights, lr, weight_decay=trial.weight_decay, fused=on_gpu, capturable=on_gpu)
-        # The steps before the graph are meant to run without one.
+        # Adam would warn about the warm-up steps, which run without a graph on purpose.
         optimizer._warned_capturable_if_run_uncaptured = True
     else:
         optimizer = torch.optim.SGD(weights, lr, trial.momentum, weight_decay=trial.weight_decay, fused=on_gpu)
@@ -48,11 +49,11 @@ def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str)
 
 
 def seed_of(trial: Trial, *parts: object) -> int:
-    """A seed that is a hash of the trial's seed and the given parts."""
+    """Return a seed: a hash of the trial's seed and the given parts."""
     text = "/".join(map(str, (trial.seed, *parts)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
 def generator_for(trial: Trial, *parts: object) -> torch.Generator:
-    """A generator with such a seed."""
+    """Return a generator seeded by `seed_of`."""
     return torch.Generator().manual_seed(seed_of(trial, *parts))

@@ -1,6 +1,6 @@
-"""The trials of a sweep by several processes of this machine: one a GPU, or as many as are asked for.
+"""The trials of a sweep, trained by several processes of this machine: one per GPU, or as many as asked for.
 
-They share the sweep as several machines would, by the leases in its folder; a worker that dies is replaced by the others.
+Workers share a sweep as machines do, by the leases in its folder; if one dies, the others take over its trials.
 """
 
 import contextlib
@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,110 +21,120 @@ from job.errors import JobError, Stopped, TryAgain
 from job.folder.layout import read_row
 from job.folder.storage import Folder, open_folder
 from job.record import Row
-from job.training.display import Display
-from job.trial import Trial, trajectories
+from job.training.display import Display, Position, open_display
+from job.trial import Trial
 
 POLL_SECONDS = 0.2
 
 
 def gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU that this process may use; none where TRIALGRID_DEVICE is cpu."""
+    """Return the CUDA_VISIBLE_DEVICES name of each GPU of this process; none if TRIALGRID_DEVICE is cpu."""
     import torch
 
     if os.environ.get("TRIALGRID_DEVICE") == "cpu":
         return []
-    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if named.startswith("MIG-"):
-        # A process is shown only the first of several parts of a GPU.
-        return named.split(",")
-    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+    num_gpus, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if visible.startswith("MIG-"):
+        # Of several MIG instances, CUDA shows a process only the first.
+        return visible.split(",")
+    return visible.split(",")[:num_gpus] if visible else [str(number) for number in range(num_gpus)]
 
 
 def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, independent: bool,
                 num_workers: int) -> dict[str, JobError]:
-    """`run_sweep` by this many processes, 0 for one a GPU; by this process where one is enough.
+    """Run a sweep in `num_workers` processes, 0 meaning one per GPU; return the failures, by trial.
 
-    Where there are several GPUs each worker has one, else they share the GPU or the cores.
+    It starts no more workers than there are trials or trajectories left; a single one runs in this process. Each worker
+    has one GPU if there are several GPUs; otherwise the workers share the GPU or the cores.
     """
-    from job.training.rows import failed_rows, finished_row
-    from job.training.sweep import run_sweep, stop_signals
+    from job.training.rows import failed_rows
+    from job.training.sweep import groups_of, show_left, stop_signals, train_left
 
     devices = gpus()
-    rest = [trial for trial in trials if not finished_row(sweep, trial, passport)]
-    groups = [[trial] for trial in rest] if independent else trajectories(rest)
+    left = show_left(sweep, trials, passport, display, independent)
+    groups = groups_of(left, independent)
     num_workers = min(num_workers or len(devices), len(groups))
+    # Read before any worker starts: a late worker would take a failure of this run for one of an earlier run.
+    failed_before = failed_rows(sweep, left)
     if num_workers <= 1:
-        return run_sweep(sweep, trials, passport, display, independent)
-    # The longest first, so that none is left alone with it at the end.
+        return train_left(sweep, left, passport, display, independent, failed_before)
+    # The longest first, so that the sweep does not end with one long trial on one worker.
     groups.sort(key=lambda group: -group[-1].epochs)
-    # Decided here: a worker that starts late would take a failure of this run for one of the last.
-    failed_before = failed_rows(sweep, rest)
+    position = replace(display.position, num_workers=num_workers)
     display.say(f"{num_workers} workers on {len(devices) or num_cores()} {'GPUs' if devices else 'cores'}")
     with stop_signals() as stop:
         workers = []
         for number in range(num_workers):
             order = [trial for group in [*groups[number:], *groups[:number]] for trial in group]
-            own = environment_of(number, num_workers, devices)
-            workers.append(Worker(own, sweep.uri, order, passport, independent, failed_before))
+            environment = environment_of(number, num_workers, devices)
+            workers.append(Worker(environment, sweep.uri, order, passport, position, independent, failed_before))
         wait_for(workers, stop)
-    for worker in workers:
-        if isinstance(worker.outcome, JobError):
-            raise worker.outcome
-    if left := [trial.trial for trial in rest if not read_row(sweep, trial.trial)]:
-        raise TryAgain(f"trial {left[0]} has no row: its worker was killed, perhaps for want of memory; the same command goes on")
-    failures = [item for worker in workers if isinstance(worker.outcome, dict) for item in worker.outcome.items()]
-    # A failure is known to each worker; the one that had it knows its kind, and has the last word.
-    return dict(sorted(failures, key=lambda item: type(item[1]) is not JobError))
+    return failures_of(workers, sweep, left)
 
 
 def environment_of(number: int, num_workers: int, devices: Sequence[str]) -> dict[str, str]:
-    """The variables of one worker: its GPU, or its share of the cores."""
+    """Return the environment variables of one worker: its GPU, or its share of the cores."""
     if devices:
         return {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]}
     return {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers))}
 
 
 def wait_for(workers: Sequence["Worker"], stop: threading.Event) -> None:
-    """Wait until every worker has ended; passes a stop signal on to them, and then raises Stopped."""
-    told = False
-    # Each is asked, not only the first that is at work.
-    while sum(worker.is_at_work() for worker in workers):
+    """Wait until every worker has ended; pass a stop signal on to all of them, and then raise Stopped."""
+    from job.training.sweep import STOPPED
+
+    passed_on = False
+    # sum() asks every worker, where any() would ask only up to the first that runs.
+    while sum(worker.is_running() for worker in workers):
         time.sleep(POLL_SECONDS)
-        if stop.is_set() and not told:
-            told = True
+        if stop.is_set() and not passed_on:
+            passed_on = True
             for worker in workers:
                 worker.process.terminate()
     if stop.is_set():
-        raise Stopped("stopped by a signal; what was trained has its rows, and the same command goes on")
+        raise Stopped(STOPPED)
+
+
+def failures_of(workers: Sequence["Worker"], sweep: Folder, trials: Sequence[Trial]) -> dict[str, JobError]:
+    """Return the failures of all workers, by trial; raise what ended a worker, or TryAgain if one was killed."""
+    for worker in workers:
+        if isinstance(worker.outcome, JobError):
+            raise worker.outcome
+    if without_row := [trial.trial for trial in trials if not read_row(sweep, trial.trial)]:
+        raise TryAgain(f"trial {without_row[0]} has no row: its worker was killed, most often because memory ran out; "
+                       "the same command resumes it")
+    failures = [item for worker in workers if isinstance(worker.outcome, dict) for item in worker.outcome.items()]
+    # Every worker reports a failure. The one where it happened knows its type, so that one comes last and wins.
+    return dict(sorted(failures, key=lambda item: type(item[1]) is not JobError))
 
 
 class Worker:
-    """A process that runs the trials of a sweep, with environment variables of its own."""
+    """A process that trains the trials of a sweep, with its own environment variables."""
 
-    def __init__(self, own: dict[str, str], *what: Any) -> None:
+    def __init__(self, environment: dict[str, str], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, sender = context.Pipe(duplex=False)
-        self.process = context.Process(target=work, args=(sender, own, *what))
+        self.process = context.Process(target=run_worker, args=(sender, environment, *arguments))
         self.process.start()
         sender.close()
-        # Its trials' failures, or the error that ended it; None until then, and where it was killed.
+        # The failures of its trials, or the error that ended it; None while it runs, and if it was killed.
         self.outcome: dict[str, JobError] | JobError | None = None
 
-    def is_at_work(self) -> bool:
-        """Whether it goes on; takes what it has sent, because it could not end with more than the pipe holds."""
+    def is_running(self) -> bool:
+        """Return whether the process runs; receive its outcome, because it cannot end while the pipe is full."""
         alive = self.process.is_alive()
         if self.outcome is None and self.pipe.poll():
-            # Where it was killed there is nothing, or half of it.
+            # A killed worker sends nothing, or a part.
             with contextlib.suppress(EOFError, OSError):
                 self.outcome = self.pipe.recv()
         return alive
 
 
-def work(sender: Connection, own: dict[str, str], uri: str, trials: Sequence[Trial], passport: Passport, independent: bool,
-         failed_before: dict[str, Row]) -> None:
-    """One worker; sends its trials' failures, or the error that ended it."""
-    os.environ.update(own)
-    # A key that stops the program is for its first process, which then tells the workers.
+def run_worker(sender: Connection, environment: dict[str, str], uri: str, trials: Sequence[Trial], passport: Passport,
+               position: Position, independent: bool, failed_before: Mapping[str, Row]) -> None:
+    """Train trials in this process; send their failures, or the error that ended it."""
+    os.environ.update(environment)
+    # Ctrl-C signals the whole process group; only the main process shall get it, and it stops the workers.
     os.setpgrp()
     parent = multiprocessing.parent_process()
     assert parent
@@ -133,14 +144,13 @@ def work(sender: Connection, own: dict[str, str], uri: str, trials: Sequence[Tri
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    # Torch reads its environment when it is imported.
-    from rich.console import Console
+    # Imported here, because torch reads its environment variables when it is imported.
+    from job.training.sweep import train_left
 
-    from job.training.sweep import run_sweep
-
-    with Display(Console(force_terminal=False)) as display:
+    with open_display(in_worker=True) as display:
+        display.position = position
         try:
-            sender.send(run_sweep(open_folder(uri), trials, passport, display, independent, failed_before))
+            sender.send(train_left(open_folder(uri), trials, passport, display, independent, failed_before))
         except JobError as error:
             sender.send(type(error)(str(error)))
             sys.exit(error.exit_code)

@@ -1,0 +1,52 @@
+"""A sweep in a notebook: its rows, epochs and predictions as pandas tables, read from the folder at each access."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from job.data.pack import Passport, read_passport
+from job.errors import MissingInput
+from job.folder.layout import check_sweep, read_epochs, trial_file, trials_with
+from job.folder.storage import Folder, join, open_folder
+from job.results.compare import predictions_table
+from job.results.summary import collect, epochs_table, natural
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep folder; every attribute raises MissingInput for what is not there yet."""
+
+    folder: Folder
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One line per trial that has a row, best first: the columns of the workbook's summary."""
+        return collect(self.folder).table
+
+    @property
+    def passport(self) -> Passport:
+        """The pack's counts, classes, rejected images, duplicates and hashes."""
+        found = read_passport(self.folder)
+        if found is None:
+            raise MissingInput(f"{self.folder.uri}: there is no pack yet; make it with `job prepare SOURCE SWEEP`")
+        return found
+
+    def epochs(self, trial: str | int) -> pd.DataFrame:
+        """Return one line per epoch of a trial, with the columns of epochs.csv."""
+        found = read_epochs(self.folder, str(trial))
+        if not found:
+            have = ", ".join(sorted(trials_with(self.folder, "epochs.csv"), key=natural)) or "none"
+            name = join(self.folder.uri, trial_file(str(trial), "epochs.csv"))
+            raise MissingInput(f"{name}: no epoch is recorded; the trials with epochs are: {have}")
+        return epochs_table(found)
+
+    def predictions(self, trial: str | int) -> pd.DataFrame:
+        """Return one line per image of the validation and test splits, with the columns of predictions.csv."""
+        return predictions_table(self.folder.read(trial_file(str(trial), "predictions.csv")))
+
+
+def open_sweep(uri: str) -> Sweep:
+    """Return the sweep in this folder; raises MissingInput if there is nothing in it."""
+    folder = open_folder(uri)
+    check_sweep(folder)
+    return Sweep(folder)

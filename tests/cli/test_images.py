@@ -1,0 +1,37 @@
+"""The commands grid, augment and sample: what they print and draw."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from support import job
+
+
+def test_grid_prints_every_combination_and_sweep_reads_it() -> None:
+    done = job("grid", "--lr", "0.1", "--lr", "0.01", "--epochs", "10", "--epochs", "20")
+    assert done.out == "trial,lr,epochs\n1,0.1,10\n2,0.1,20\n3,0.01,10\n4,0.01,20\n"
+
+
+def test_augment_draws_a_sheet_of_plain_and_augmented_images(shapes: Path, tmp_path: Path) -> None:
+    done = job("augment", shapes, "--out", tmp_path / "sheet.png", "--image-size", "40", "--rotation", "30",
+               "--noise", "0.1")
+    assert done.code == 0, done.err
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (8 * 44 + 4, 6 * 44 + 4)
+        tiles = [sheet.crop((4 + 44 * k, 4, 44 + 44 * k, 44)).tobytes() for k in range(8)]
+    assert len(set(tiles)) == 8
+    still = job("augment", shapes, "--out", tmp_path / "still.png", "--image-size", "40", "--crop", "0", "--flip", "0")
+    assert still.code == 0
+    with Image.open(tmp_path / "still.png") as sheet:
+        plain, *others = (np.asarray(sheet.crop((4 + 44 * k, 4, 44 + 44 * k, 44))).astype(int) for k in range(8))
+    assert all(np.abs(other - plain).max() <= 1 for other in others)
+
+
+def test_sample_images_are_all_different_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert job("sample", tmp_path / name, "--num", "40").code == 0
+    one, other = ({path.relative_to(root): path.read_bytes() for path in root.rglob("*.jpg")}
+                  for root in (tmp_path / "a", tmp_path / "b"))
+    assert one == other and len(set(one.values())) == len(one) == 40
+    assert {path.parent.name for path in one} == {"phone", "tablet", "laptop", "washing_machine", "dishwasher"}

@@ -1,0 +1,83 @@
+"""The command line as a whole: it starts at once, and bad input exits with its code and says where."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import ROOT, environment, job
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = ("import sys; sys.argv = ['job', '--help']\nfrom job.cli.main import main\ntry:\n    main()\nfinally:\n"
+            "    heavy = {'torch', 'pandas', 'boto3', 'PIL', 'numpy', 'tensorboard'} & set(sys.modules)\n"
+            "    print('HEAVY', heavy)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment(),
+                          check=False)
+    assert "HEAVY set()" in done.stdout and "sweep" in done.stdout
+
+
+@pytest.mark.parametrize(("args", "code", "part"), [
+    (("sweep", "--grid", "{tmp}/absent.csv", "{tmp}/s"), 66, "absent.csv"),
+    (("sweep", "--grid", "{tmp}/bad.csv", "{tmp}/s"), 78, "bad.csv: line 2, column lr"),
+    (("sweep", "--grid", "{tmp}/good.csv", "{tmp}/s"), 66, "--images"),
+    (("sweep", "--grid", "{tmp}/good.csv", "--images", "{tmp}/nothing", "{tmp}/s"), 66, "no images"),
+    (("sweep", "--grid", "{tmp}/good.csv", "--images", "{tmp}/nothing", "--val", "0", "{tmp}/s"), 78, "--val is 0"),
+    (("prepare", "{tmp}/nothing", "ftp://x/y"), 78, "ftp:// is not supported"),
+    (("sweep", "{tmp}/s", "--no-such-option"), 2, "No such option"),
+    (("grid", "--lr", "0", "--epochs", "10"), 78, "--lr is 0"),
+    (("gather", "{tmp}"), 66, "no trial has a row"),
+    (("status", "{tmp}"), 66, "grid.csv"),
+    (("predict", "{tmp}", "x.jpg"), 66, "no trial has a row"),
+    (("gather", "{tmp}/s"), 66, "/s: there is no such folder"),
+    (("status", "{tmp}/s"), 66, "/s: there is no such folder"),
+    (("predict", "{tmp}/s", "x.jpg"), 66, "/s: there is no such folder"),
+    (("rerun", "{tmp}/s", "--failed", "--image", "x"), 66, "/s: there is no such folder"),
+    (("manifests", "{tmp}/s", "--image", "x"), 66, "/s: there is no such folder"),
+    (("sweep", "{tmp}/s"), 66, "/s: there is no such folder"),
+    (("train", "{tmp}/s", "--trial", "1"), 66, "/s: there is no such folder"),
+    (("plan", "{tmp}/s"), 66, "/s: there is no such folder"),
+    (("sample", "{tmp}"), 78, "not empty"),
+])
+def test_bad_input_exits_with_its_code_and_says_where(
+        args: tuple[str, ...], code: int, part: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("trial,lr,epochs\n1,quick,2\n")
+    (tmp_path / "good.csv").write_text("trial,lr,epochs\n1,0.1,2\n")
+    done = job(*(arg.format(tmp=tmp_path) for arg in args))
+    assert done.code == code, done.err
+    assert part in done.err and "Traceback" not in done.err
+
+
+def test_short_help_and_completion_work() -> None:
+    assert job("-h").out == job("--help").out
+    assert "--watch" in job("status", "-h").out
+    script = [sys.executable, "-c", "import sys; sys.argv = ['job']; from job.cli.main import main; main()"]
+    asked = {"_JOB_COMPLETE": "complete_bash", "COMP_WORDS": "job stat", "COMP_CWORD": "1"}
+    done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, env=environment(**asked), check=False)
+    assert done.stdout.split() == ["status"], done.stderr
+
+
+def test_both_names_import_the_same() -> None:
+    program = "import job, trialgrid; assert trialgrid is job and trialgrid.open is job.open"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment(), check=True)
+
+
+def test_predict_of_what_does_not_exist_exits_66(finished: Path, tmp_path: Path) -> None:
+    assert job("predict", finished, tmp_path / "gone.jpg").code == 66
+    folder = job("predict", finished, tmp_path)
+    assert folder.code == 66 and "a folder, where a file is needed" in folder.out
+    assert "the trials that have them: 1" in job("predict", finished, "x.jpg", "--trial", "9").err
+
+
+def test_sweep_under_a_file_and_unknown_home_are_bad_configuration(finished: Path) -> None:
+    under = job("sweep", finished / "grid.csv" / "x")
+    assert under.code == 78 and "file is where a folder is needed" in under.err
+    assert job("status", "~nosuchuser/x").code == 78
+
+
+def test_full_standard_output_exits_75() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "job", "grid", "--lr", "0.1"], stdout=full, stderr=subprocess.PIPE,
+                              text=True, cwd=ROOT, env=environment(), check=False)
+    assert done.returncode == 75 and "Traceback" not in done.stderr

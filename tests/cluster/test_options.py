@@ -1,0 +1,38 @@
+"""The options of manifests: quantities as the server writes them, and what is refused."""
+
+import pytest
+from objects import STUDY
+
+from job.cluster.manifests import dns_name
+from job.cluster.options import canonical
+from support import job
+
+
+@pytest.mark.parametrize(("quantity", "expected"), [
+    ("4", "4"), ("4000m", "4"), ("0.5", "500m"), ("1024Mi", "1Gi"), ("1.5Gi", "1536Mi"), ("1000", "1k"),
+    ("16Gi", "16Gi"), ("0.1", "100m"), ("2048", "2048")])
+def test_quantities_are_written_as_the_server_writes_them_back(quantity: str, expected: str) -> None:
+    assert canonical(quantity) == expected
+
+
+@pytest.mark.parametrize(("args", "part"), [
+    (("--image", ""), "--image is ''"), (("--image", "x", "--cpu", "many"), "--cpu is 'many'"),
+    (("--image", "x", "--memory", "0"), "--memory is '0'"),
+    (("--image", "x", "--gpu-resource", "gpu"), "--gpu-resource is 'gpu'"),
+    (("--image", "x", "--name", "Study"), "--name is 'Study'"),
+    (("--image", "x", "--positive", "p", "--val", "2"), "--val is 2")])
+def test_bad_options_of_manifests_exit_78_and_are_named(args: tuple[str, ...], part: str) -> None:
+    done = job("manifests", "s3://b/s", "--grid", STUDY / "grid.csv", *args)
+    assert done.code == 78 and part in done.err and not done.out
+
+
+@pytest.mark.parametrize("args", [("/data/sweep", "--name", "x"), ("s3://b/s", "--images", "images")])
+def test_folders_that_no_pod_can_reach_are_refused(args: tuple[str, ...]) -> None:
+    done = job("manifests", *args, "--image", "x", "--grid", STUDY / "grid.csv")
+    assert done.code == 78 and "no pod can reach" in done.err
+
+
+def test_sweep_address_from_a_variable_needs_a_name() -> None:
+    done = job("manifests", "$(SWEEP)", "--grid", STUDY / "grid.csv", "--image", "x")
+    assert done.code == 78 and "--name is needed" in done.err
+    assert dns_name("--Ünï_1.") == "n-1"

@@ -1,0 +1,24 @@
+"""The plan: what a sweep will train and what it costs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support import job
+
+
+def test_plan_says_what_will_run_and_what_it_costs_and_trains_nothing(
+        nine_alone: Path, shapes: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    done = job("plan", "--images", shapes, "--grid", nine_alone / "grid.csv", sweep, "--price", "3600")
+    assert done.code == 0, done.err
+    assert "9 of 9 trials are left, 99 epochs; 56 are to be trained, 43 saved" in done.out
+    runs = {line.split()[0]: line.split("  ")[0:3] for line in done.out.splitlines() if re.match(r" \d ", line)}
+    assert runs.keys() == {"2", "6", "8", "9"}
+    seconds = re.search(r"about (\d+)s on this machine, about (\d+\.\d+) at 3600 an hour", done.out)
+    assert seconds and float(seconds[2]) == pytest.approx(float(seconds[1]), abs=0.6)
+    assert not (sweep / "trials").exists() and not (sweep / "grid.csv").exists()
+    alone_too = job("plan", "--grid", nine_alone / "grid.csv", sweep, "--independent")
+    assert "99 are to be trained, 0 saved" in alone_too.out
+    assert "0 of 9 trials are left" in job("plan", nine_alone).out
