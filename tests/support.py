@@ -67,8 +67,8 @@ def on_terminal(columns: int, *args: object, **env: str) -> str:
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     own = environment(TERM="xterm-256color", **env)
     own.pop("COLUMNS")
-    process = subprocess.Popen([sys.executable, "-m", "job", *map(str, args)], stdin=theirs, stdout=theirs, stderr=theirs,
-                               env=own, cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "job", *map(str, args)], stdin=theirs, stdout=theirs,
+                               stderr=theirs, env=own, cwd=ROOT)
     os.close(theirs)
     found = b""
     # Reading a terminal that nobody writes to any more is an error.

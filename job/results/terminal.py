@@ -15,6 +15,7 @@ from rich.text import Text
 
 from job.data.decode import Rejected
 from job.errors import BadData, JobError
+from job.folder.layout import NEXT_GRID
 from job.folder.storage import Folder, join
 from job.results.json_output import plan_sums
 from job.results.summary import Summary, settings_of
@@ -56,7 +57,7 @@ def console() -> Console:
 
 
 def fitting(columns: Sequence[Column], width: int) -> list[Column]:
-    """Return the columns that fit on a screen: empty ones and those that matter least are left out whole, none is cut."""
+    """Return the columns that fit on a screen: empty ones and those that matter least are left out, none is cut."""
     kept = [column for column in columns if not column.drops or any(column.cells)]
     # Two blanks separate the columns, and one stands at either edge, to which the last column's padding is added.
     while sum(max(map(cell_len, (column.heading, *column.cells))) + 2 for column in kept) + 1 > width:
@@ -133,7 +134,7 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, sc
     if summary.positive and lines["test_recall"].notna().any():
         print_line(screen, f"recall is that of {summary.positive!r}")
     for note in summary.notes():
-        print_line(screen, note)
+        print_line(screen, note, whole=NEXT_GRID in note)
     if best is not None:
         print_line(screen, f"best trial: {best['trial']} (lr {shown(best['lr'])}, epochs {shown(best['epochs'])}), "
                            f"validation accuracy {best['best_val_acc']:.4f} at epoch {best['best_epoch']:.0f}")

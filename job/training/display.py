@@ -49,7 +49,7 @@ class Display:
                             TextColumn("{task.fields[note]}"), console=console, transient=True)
         self.task = self.bar.add_task("", total=None, visible=False, note="")
         self.started = time.monotonic()
-        self.resumed_share = 0.0
+        self.resumed_share, self.num_epochs, self.figures = 0.0, 0, ""
         self.position = Position()
 
     def __enter__(self) -> "Display":
@@ -66,31 +66,38 @@ class Display:
         """Print one line that stays on the screen."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
-    def begin(self, what: str, total: int, done: int = 0) -> None:
-        """Start an activity of `total` parts, `done` of which were finished before."""
+    def begin(self, what: str, total: int, done: int = 0, num_epochs: int = 0) -> None:
+        """Start an activity of `total` parts, `done` of which were finished before; num_epochs: those of a training."""
         self.started, self.resumed_share = time.monotonic(), done / total if total else 0.0
+        self.num_epochs, self.figures = num_epochs, ""
         self.bar.reset(self.task, description=what, total=total, completed=done, visible=True, note="")
 
     def advance_to(self, done: int) -> None:
-        """Show that this many parts are finished."""
-        self.bar.update(self.task, completed=done)
+        """Show that this many parts are finished, and the time left."""
+        if self.console.is_terminal:
+            total = self.bar.tasks[self.task].total or 1
+            self.bar.update(self.task, completed=done, note=f"{self.figures}{self.left(done / total)}")
 
     def end(self) -> None:
         """Remove the activity's bar."""
         self.bar.update(self.task, visible=False)
 
-    def seconds_left(self, share: float) -> float:
-        """Estimate the activity's seconds left, from the share of it that was done since it began here."""
-        new = share - self.resumed_share
-        return (1 - share) * (time.monotonic() - self.started) / new if new > 0 else 0.0
+    def left(self, share: float) -> str:
+        """Return the time left for the activity, and for the sweep if other runs are left too, by the pace so far."""
+        new, elapsed = share - self.resumed_share, time.monotonic() - self.started
+        if new <= 0:
+            return ""
+        own, place = (1 - share) * elapsed / new, self.position
+        if not place.other_epochs or not self.num_epochs:
+            return f"{clock(own)} left"
+        sweep = own + place.other_epochs * elapsed / new / self.num_epochs
+        return f"{clock(own)} left, sweep {clock(max(own, sweep / place.num_workers))}"
 
     def packing(self, done: int, total: int) -> None:
         """Show how many images are decoded; the first call says 0."""
         if done == 0:
-            self.begin("preparing", total)
+            self.begin(f"preparing {plural(total, 'image')}", total)
         self.advance_to(done)
-        left = clock(self.seconds_left(done / (total or 1)))
-        self.bar.update(self.task, note=f"{done} of {total} images, {left} left")
         if done == total:
             self.end()
 
@@ -124,31 +131,26 @@ class Display:
         self.say(f"training {plural(num_left, 'trial')}{runs}: {plural(epochs, 'epoch')}"
                  f"{f'; trajectories save {saved} more' if saved else ''}{done}")
 
+    def trial(self, trial: Trial, epoch: int, num_steps: int, done: int) -> None:
+        """Start the bar of a trial after this epoch, with `done` of its steps."""
+        self.begin(self.heading(trial, epoch + 1), num_steps, done, trial.epochs)
+
     def epoch(self, trial: Trial, epoch: Epoch) -> None:
         """Show an epoch's figures: beside the bar, or on their own line."""
-        left = clock(self.seconds_left(epoch.epoch / trial.epochs)) + " left" + self.sweep_left(trial, epoch)
         if self.console.is_terminal:
             loss = "" if self.console.width < 110 else f"loss {epoch.train_loss:.3f} val {epoch.val_loss:.3f}  "
-            self.bar.update(self.task, note=f"{loss}val acc {epoch.val_acc:.3f}  {left}",
-                            description=self.heading(trial, epoch.epoch + 1))
+            self.figures = f"{loss}val acc {epoch.val_acc:.3f}  "
+            self.bar.update(self.task, description=self.heading(trial, epoch.epoch + 1))
         else:
             figures = (f"loss {epoch.train_loss:.4f}, val {epoch.val_loss:.4f}  accuracy {epoch.train_acc:.3f}, "
                        f"val {epoch.val_acc:.3f}  {epoch.images_per_second or 0:.0f} images/s")
-            self.say(f"{self.heading(trial, epoch.epoch)}  {figures}  {left}")
+            self.say(f"{self.heading(trial, epoch.epoch)}  {figures}  {self.left(epoch.epoch / trial.epochs)}")
 
     def heading(self, trial: Trial, epoch: int) -> str:
         """Return the trial's name, its number in the sweep, and the epoch."""
         place = self.position
         number = f" ({min(place.num_done + 1, place.num_trials)} of {place.num_trials})" if place.num_trials > 1 else ""
         return f"trial {trial.trial}{number}  epoch {min(epoch, trial.epochs)}/{trial.epochs}"
-
-    def sweep_left(self, trial: Trial, epoch: Epoch) -> str:
-        """Return the time left for the whole sweep, if other runs are left too; by the pace of this epoch."""
-        place, own = self.position, trial.epochs - epoch.epoch
-        pace = (epoch.train_seconds or 0.0) + (epoch.val_seconds or 0.0)
-        if not place.other_epochs or not pace:
-            return ""
-        return f", sweep {clock(pace * max(own, (own + place.other_epochs) / place.num_workers))}"
 
     def row(self, row: Row, already: bool) -> None:
         """Show a trial's outcome."""

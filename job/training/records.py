@@ -51,8 +51,7 @@ class Records:
         """Show where the trial starts or resumes, and write its hyper-parameters."""
         trial, self.epoch_index = self.trial, state.epoch
         self.num_steps = count_steps(len(self.batches.indices["train"]), trial.batch_size)
-        self.display.begin(f"trial {trial.trial} epoch {state.epoch + 1}/{trial.epochs}", trial.epochs * self.num_steps,
-                           state.epoch * self.num_steps + state.step)
+        self.display.trial(trial, state.epoch, trial.epochs * self.num_steps, state.epoch * self.num_steps + state.step)
         resumes = f", resumes after epoch {state.epoch}, step {state.step}" if state.epoch or state.step else ""
         self.display.say(f"trial {trial.trial}  lr {trial.lr:g}, {trial.epochs} epochs, batch {trial.batch_size}, "
                          f"{trial.image_size} px, {self.machine.precision} on {self.machine.name}{resumes}")

@@ -76,14 +76,14 @@ def claimed(sweep: Folder, trials: Sequence[Trial], passport: Passport, display:
             raise Stopped("stopped by a signal while another process trains it; the same command waits again")
 
     # Workers of one command share one screen: the worker that trains a trial says so, and no other does.
-    say = display.say if display.position.num_workers == 1 else ignore
+    say = display.say if display.position.num_workers == 1 else lambda text: None
     lease = claim(sweep, trial_work(trial.trial), finished, say, wait=wait, pause=pause, settings=asdict(trial),
                   pack_hash=passport.pack_hash, shorter=[shorter.trial for shorter in trials[:-1]])
     if not lease:
         yield None
         return
     with held(lease):
-        # A process that fell silent, and was replaced for it, may have written the row even after the claim.
+        # A process that was replaced because it fell silent may have written the row even after this claim.
         if finished_row(sweep, trial, passport):
             yield None
             return
@@ -92,10 +92,6 @@ def claimed(sweep: Folder, trials: Sequence[Trial], passport: Passport, display:
             lease.check_deaths()
             check_recall(trial, passport)
             yield lease
-
-
-def ignore(text: str) -> None:
-    """Say nothing."""
 
 
 def show_finished(sweep: Folder, trial: Trial, passport: Passport, display: Display) -> Row | None:

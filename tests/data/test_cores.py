@@ -1,4 +1,4 @@
-"""The number of cores: the affinity's, a container's limit, or a pod's share; and threads that wait without spinning."""
+"""Cores: of the affinity, a container's limit or a pod's share; and threads that wait without spinning."""
 
 import os
 import subprocess
@@ -71,5 +71,6 @@ def test_a_limit_bounds_cores_and_threads_but_not_what_the_user_sets(monkeypatch
 def test_command_sets_passive_waiting_before_torch_is_imported() -> None:
     program = ("import sys; from job.cli import main; main.app = lambda: (print('torch' in sys.modules), "
                "__import__('torch'), print(__import__('os').environ['OMP_WAIT_POLICY'])); main.main()")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(),
+                          check=True)
     assert done.stdout.split() == ["False", "passive"]

@@ -71,6 +71,9 @@ def test_trials_that_monitor_the_loss_are_sorted_by_it(tmp_path: Path) -> None:
 
 
 def test_sweep_without_rows_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match="no such folder, or it is empty"):
+        gather(open_folder(str(tmp_path)))
+    (tmp_path / "passport.json").write_text("{}")
     with pytest.raises(MissingInput, match="is this a sweep's folder"):
         gather(open_folder(str(tmp_path)))
     (tmp_path / "grid.csv").write_text("trial,lr\n1,0.1\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from job.folder.grid import format_grid
 from job.folder.local import LocalFolder
 from job.results.terminal import Column, fitting
 from job.trial import Trial
@@ -16,17 +17,18 @@ from support import job, leave_row, make_epochs, on_terminal, plain
 def wide(tmp_path_factory: pytest.TempPathFactory) -> LocalFolder:
     """A finished sweep of three trials with long names whose settings differ in many columns."""
     folder = LocalFolder(str(tmp_path_factory.mktemp("wide") / "sweep of mine"))
-    trials = [Trial(trial=f"emergency-{n}", lr=0.0003 * n, epochs=n + 2, batch_size=n, image_size=60 + n, dropout=n / 10,
-                    rotation=n, noise=n / 100, schedule="cosine", momentum=n / 10) for n in (1, 2, 3)]
-    folder.write("grid.csv", ("trial,lr,epochs\n" + "".join(f"{t.trial},{t.lr},{t.epochs}\n" for t in trials)).encode())
+    trials = [Trial(trial=f"emergency-{n}", lr=0.0003 * n, epochs=n + 2, batch_size=n, image_size=60 + n,
+                    dropout=n / 10, rotation=n, noise=n / 100, schedule="cosine", momentum=n / 10) for n in (1, 2, 3)]
+    folder.write("grid.csv", format_grid(trials).encode())
     folder.write("pack/passport.json", b'{"pack_hash": "p"}')
     for trial, level in zip(trials, (0.9, 0.2, 0.5), strict=True):
-        leave_row(folder, trial, make_epochs(trial.epochs, level), test_acc=0.5, test_recall=0.25, host="a-long-host-name")
+        leave_row(folder, trial, make_epochs(trial.epochs, level), test_acc=0.5, test_recall=0.25, host="a-long-name")
     return folder
 
 
 def test_columns_that_matter_least_are_left_out_and_none_is_cut() -> None:
-    columns = [Column("trial", ["a" * 10]), Column("lr", ["1"], 2), Column("where", ["host"], 9), Column("left", [""], 1)]
+    columns = [Column("trial", ["a" * 10]), Column("lr", ["1"], 2), Column("where", ["host"], 9),
+               Column("left", [""], 1)]
     assert [column.heading for column in fitting(columns, 40)] == ["trial", "lr", "where"]
     assert [column.heading for column in fitting(columns, 20)] == ["trial", "lr"]
     assert [column.heading for column in fitting(columns, 14)] == ["trial"]
@@ -40,9 +42,9 @@ def test_no_heading_is_cut_and_no_line_of_the_table_is_broken(command: str, colu
     table = [line for line in lines if re.search(r"emergency-\d", line) and line.startswith(" ")]
     rule = next(number for number, line in enumerate(lines) if "───" in line)
     headings = re.split(r" {2,}", lines[rule - 1].strip())
-    known = {"trial", "state", "lr", "epochs", "epoch", "batch_size", "image_size", "dropout", "rotation", "noise", "momentum",
-             "val acc", "val loss", "at epoch", "test acc", "test recall", "seconds", "best val acc", "last val acc",
-             "last val loss", "images/s", "attempts", "where"}
+    known = {"trial", "state", "lr", "epochs", "epoch", "batch_size", "image_size", "dropout", "rotation", "noise",
+             "momentum", "val acc", "val loss", "at epoch", "test acc", "test recall", "seconds", "best val acc",
+             "last val acc", "last val loss", "images/s", "attempts", "where"}
     assert set(headings) <= known and {"trial", "lr"} <= set(headings), headings
     assert len(table) == 3 and all(len(line) <= columns for line in table)
     assert ("where" in headings) == (command == "status" and columns >= 120)
