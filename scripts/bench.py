@@ -12,6 +12,11 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from job.data.cores import share_processor
+
+# As `job` does, before torch is imported.
+share_processor()
+
 from bench_prepare import growth, prepare
 from bench_shared import shared
 from bench_start import start

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -96,9 +97,11 @@ def their_sweep(who: str, split: Path, trials: list[tuple[float, int]], batch_si
     """Run the trials with another trainer, each trial on its own, on folders of images."""
     python = sys.executable if who == "study" else peers_python()
     command = [str(python), str(ROOT / "scripts" / "trainers.py"), who, str(split), "--batch-size", str(batch_size)]
+    # What scripts/bench.py sets for this program is not what others have.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     began = time.perf_counter()
     done = subprocess.run([*command, *(f"{lr},{epochs}" for lr, epochs in trials)], check=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, text=True)
+                          stderr=subprocess.DEVNULL, text=True, env=environment)
     found = json.loads(done.stdout.strip().splitlines()[-1])
     return Sweep(time.perf_counter() - began, found["epoch_seconds"], found["best_val_accs"], found["memory_GiB"])
 

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from job.data.decode import Rejected
 from job.errors import BadData, JobError
 from job.folder.layout import NEXT_GRID
 from job.folder.storage import Folder, join
@@ -92,6 +91,9 @@ def print_line(screen: Console, text: str, whole: bool = False) -> None:
 
 def print_predictions(predictor: "Predictor", predictions: "Iterable[Prediction]") -> None:
     """Print the rule of decision, then one line per image; raises BadData at the end if an image could not be read."""
+    # Gathering needs no Pillow.
+    from job.data.decode import Rejected
+
     rule = "" if predictor.threshold is None else (
         f"; {predictor.classes[1]} from a probability of {predictor.threshold:.6g}, with a recall of "
         f"{predictor.val_recall or 0:.0%} on the validation images")

@@ -6,13 +6,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from job.data.pack import Passport
 from job.record import Epoch, Row
 from job.trial import Trial
+
+if TYPE_CHECKING:
+    from job.data.pack import Passport
 
 MOST_LINES = 20
 
@@ -101,7 +104,7 @@ class Display:
         if done == total:
             self.end()
 
-    def passport(self, passport: Passport) -> None:
+    def passport(self, passport: "Passport") -> None:
         """Show what the pack holds, and each image that is not in it."""
         splits = ", ".join(f"{split} {sum(counts.values())}" for split, counts in passport.counts.items())
         shares = collections.Counter[str]()

@@ -35,7 +35,7 @@ def test_damaged_and_missing_shards_are_named_not_trained_on(spare_sweep: Path) 
     assert code == 65 and shard.name in text and "damaged" in text and "passport.json" in text
     shard.unlink()
     code, text = train_again(spare_sweep)
-    assert code == 66 and shard.name in text and "gone" in text
+    assert code == 66 and shard.name in text and "missing" in text
 
 
 def test_damaged_checkpoint_is_noticed_wherever_the_damage_is(spare_sweep: Path) -> None:
