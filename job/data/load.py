@@ -37,7 +37,7 @@ def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.
     """
     short_side, wanted = int(str(passport.options["short_side"])), resize_side(trial.image_size)
     if wanted > short_side:
-        raise BadConfig(f"trial {trial.trial}: image_size {trial.image_size} needs images with a short side of "
+        raise BadConfig(f"image_size {trial.image_size} needs images with a short side of "
                         f"{wanted}, but the pack has {short_side}; prepare a new sweep folder with "
                         f"--short-side {wanted}")
     table = local_copy(sweep, passport.table["name"], 0, passport.table["sha256"])

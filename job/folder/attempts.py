@@ -139,7 +139,7 @@ def too_many_deaths(folder: Folder, work: str, number: int) -> str:
         num_deaths, following, newest, number = num_deaths + (not achieved), attempt, newest or attempt, number - 1
         if num_deaths >= MOST_DEATHS:
             goal = "the pack" if work == PACK else "an epoch"
-            return (f"{work}: {num_deaths} attempts in a row died before they finished {goal}, the last on "
+            return (f"{num_deaths} attempts in a row died before they finished {goal}, the last on "
                     f"{newest.host} at {newest.at}. The usual cause is too little memory; find out what ended them "
                     "(kubectl describe pod, dmesg), then start again")
     return ""
