@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from objects import STUDY, Objects, check_objects, pods
 
+from objects import STUDY, Objects, check_objects, pods
 from support import ROOT, job
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from objects import STUDY, Objects, check_objects
 
 from job.cluster.manifests import PERMANENT, to_yaml, trial_jobs
 from job.cluster.options import ClusterOptions
 from job.errors import JobError
 from job.folder.grid import parse_grid
 from job.trial import Trial, trajectories
+from objects import STUDY, Objects, check_objects
 from support import job
 
 OPTIONS = ClusterOptions(image="registry.example/trialgrid@sha256:" + "0" * 64)

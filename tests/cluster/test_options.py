@@ -1,10 +1,10 @@
 """The options of manifests: quantities as the server writes them, and what is refused."""
 
 import pytest
-from objects import STUDY
 
 from job.cluster.manifests import dns_name
 from job.cluster.options import canonical
+from objects import STUDY
 from support import job
 
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from packs import SMALL, pack
 from safetensors import safe_open
 
 from job.data.pack import Passport, read_passport
 from job.errors import BadData
 from job.folder.storage import open_folder
 from job.trial import ImageOptions
+from packs import SMALL, pack
 from support import ROOT, S3, draw, environment, job, shared, start_job
 
 

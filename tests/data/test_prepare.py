@@ -4,7 +4,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from packs import SMALL, pack, quiet
 
 from job.data.pack import build_pack, read_passport
 from job.data.prepare import ensure_pack
@@ -13,6 +12,7 @@ from job.errors import BadConfig, MissingInput, TryAgain
 from job.folder.local import LocalFolder
 from job.folder.storage import open_folder
 from job.trial import ImageOptions
+from packs import SMALL, pack, quiet
 from support import draw
 
 

@@ -3,12 +3,12 @@
 import time
 
 import pytest
-from leases import last, take
 
 from job.folder import attempts
 from job.folder.attempts import Attempt, as_json, attempt_file
 from job.folder.lease import Busy, DiedTooOften, held
 from job.folder.storage import Folder
+from leases import last, take
 
 
 def leave_behind(folder: Folder, number: int, **what: object) -> None:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from leases import last, take
 
 from job.errors import BadConfig, BadData, JobError, TakenOver, TryAgain
 from job.folder import attempts
@@ -20,6 +19,7 @@ from job.folder.attempts import Attempt, as_json, attempt_file, now
 from job.folder.lease import Busy, claim, held
 from job.folder.outbox import Outbox
 from job.folder.storage import Folder, open_folder
+from leases import last, take
 from support import S3
 
 

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import openpyxl
-from sheets import read
 
 from job.folder.local import LocalFolder
 from job.results.gather import gather
+from sheets import read
 from support import ROOT, environment
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from sheets import column, read
 
 from job.errors import MissingInput
 from job.folder.local import LocalFolder
@@ -12,6 +11,7 @@ from job.record import Epoch
 from job.results.gather import gather
 from job.results.summary import collect
 from job.trial import Trial
+from sheets import column, read
 from support import leave_row, make_epochs
 
 

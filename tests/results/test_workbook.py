@@ -5,13 +5,13 @@ import io
 from pathlib import Path
 
 import pytest
-from sheets import column, read
 
 from job.folder.local import LocalFolder
 from job.record import Epoch
 from job.results.gather import gather
 from job.results.summary import collect
 from job.trial import Trial
+from sheets import column, read
 from support import leave_row, make_epochs, shared
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loops import PACK, TRIAL, begin, never
 from rich.console import Console
 
 from job.data.pack import Passport
@@ -21,6 +20,7 @@ from job.training.checkpoint import read_checkpoint, state_to_bytes
 from job.training.display import Display
 from job.training.fit import fit
 from job.training.records import Records
+from loops import PACK, TRIAL, begin, never
 
 
 def test_checkpoint_of_other_settings_or_pack_is_refused(packed: tuple[Folder, Passport]) -> None:

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from loops import begin
 from scipy.stats import mannwhitneyu
 
 from job.data.pack import Passport
@@ -20,6 +19,7 @@ from job.training.evaluate import (
     figures_on_test,
     roc_auc,
 )
+from loops import begin
 
 
 def evaluation(scores: list[float], positive: list[int]) -> Evaluation:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from loops import PACK, TRIAL, begin, never
 from torch import Tensor
 
 from job.data.augment import Draws
@@ -15,6 +14,7 @@ from job.record import Epoch
 from job.training.checkpoint import read_checkpoint, restore, state_to_bytes
 from job.training.fit import fit
 from job.training.state import State
+from loops import PACK, TRIAL, begin, never
 
 
 def same_weights(one: State, other: State) -> bool:

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import torch
-from loops import MLP, train
 from torch import Tensor, nn
 
 from job.data.batches import Batches
 from job.training.machine import choose_machine
 from job.training.model import build_model, set_training
 from job.trial import Trial
+from loops import MLP, train
 
 
 def test_mlp_is_the_studys_net_layer_by_layer() -> None:

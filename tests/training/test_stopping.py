@@ -4,12 +4,12 @@ import random
 from dataclasses import replace
 
 import pytest
-from loops import MLP, train
 
 from job.data.batches import Batches
 from job.record import Epoch
 from job.training.stopping import is_better, stopped_early, why_best
 from job.trial import Trial
+from loops import MLP, train
 
 
 def history(losses: list[float], accs: list[float] | None = None) -> list[Epoch]:

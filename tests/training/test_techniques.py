@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from loops import MLP, never, train
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,6 +15,7 @@ from job.training.machine import choose_machine
 from job.training.model import build_model
 from job.training.state import new_state
 from job.trial import Trial
+from loops import MLP, never, train
 
 
 @pytest.mark.parametrize("trial", [

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from loops import TRIAL
 from torchvision.models import resnet18
 
 from job.errors import BadData, MissingInput
 from job.training.machine import choose_machine
 from job.training.model import build_model
 from job.training.weights import imagenet_weights, parse_weights
+from loops import TRIAL
 
 
 @pytest.mark.parametrize("data", [b"trial,lr\n1,0.1\n", b"", b"\x80\x02}q\x00.", bytes(range(256)) * 20])
