@@ -48,7 +48,7 @@ def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="T
           **values: Any) -> None:
     """Print Kubernetes Jobs for trials to run again.
 
-    The names of the Jobs are new, because the earlier Jobs may still exist.
+    Give --failed, --missing or both. The names of the Jobs are new, because the earlier Jobs may still exist.
     """
     from job.cluster.status import sweep_status
     from job.folder.storage import open_folder
@@ -60,7 +60,7 @@ def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="T
     trials = read_trials(sweep, "")
     found = [item for item in sweep_status(open_folder(sweep)) if item.state in states and item.trial in trials]
     if not found:
-        note(f"{sweep}: no trial is {' or '.join(states)}; nothing to run again")
+        note(f"{sweep}: no trial is in the state {' or '.join(states)}; there is nothing to run again")
     print_jobs(sweep, [item.trial for item in found], False, values, f"-r{datetime.now(UTC):%m%d%H%M%S}")
 
 

@@ -15,22 +15,6 @@ from job.trial import AUGMENTATION, ImageOptions, Trial
 app = typer.Typer()
 
 
-@command(app)
-def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to fill.", show_default=False)],
-           num: Annotated[int, typer.Option(help="Number of images.", min=20, max=100_000)] = 400,
-           seed: Annotated[int, typer.Option(help="Seed: another one draws other images.", min=0)] = 0) -> None:
-    """Draw sample images, in class folders."""
-    from job.data.sample import draw_images
-    from job.folder.storage import open_folder
-
-    target = open_folder(str(folder))
-    if next(iter(target.names()), None):
-        raise BadConfig(f"{folder}: not empty; name a new folder")
-    for name, data in draw_images(num, seed):
-        target.write(name, data)
-    say(f"{folder}: {num} images")
-
-
 @command(app, Trial, names=SETTINGS, repeatable=True)
 def grid(**values: list[Any]) -> None:
     """Print a grid: every combination of the given values.
@@ -59,6 +43,22 @@ def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_
     trial = make(Trial, {"weights": "none", "model": "mlp", **given(values, Trial)})
     out.write_bytes(contact_sheet(read_source(source, ImageOptions()), trial))
     say(f"{shlex.quote(str(out))}: each line shows one image, plain as in validation, then augmented as in training")
+
+
+@command(app)
+def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to fill.", show_default=False)],
+           num: Annotated[int, typer.Option(help="Number of images.", min=20, max=100_000)] = 400,
+           seed: Annotated[int, typer.Option(help="Seed: another one draws other images.", min=0)] = 0) -> None:
+    """Draw sample images, in class folders."""
+    from job.data.sample import draw_images
+    from job.folder.storage import open_folder
+
+    target = open_folder(str(folder))
+    if next(iter(target.names()), None):
+        raise BadConfig(f"{folder}: not empty; name a new folder")
+    for name, data in draw_images(num, seed):
+        target.write(name, data)
+    say(f"{folder}: {num} images")
 
 
 def say(text: str) -> None:

@@ -9,11 +9,11 @@ import typer
 
 from job.cli import cluster, images, results, train
 from job.data.cores import share_processor
-from job.errors import JobError, Stopped, TryAgain
+from job.errors import JobError, TryAgain
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]})
-for part in (train, results, cluster, images):
+for part in (images, train, results, cluster):
     app.add_typer(part.app)
 
 
@@ -40,18 +40,22 @@ def die(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
+def interrupted(number: int, frame: Any) -> None:
+    """Exit at Ctrl-C as at SIGTERM: it stops a command on purpose, and nothing is lost."""
+    os.write(2, b"job: stopped by Ctrl-C; run the same command again to continue\n")
+    die(signal.SIGTERM, frame)
+
+
 def main() -> None:
     """Run the command line; the exit code says whether to try again."""
     signal.signal(signal.SIGTERM, die)
+    signal.signal(signal.SIGINT, interrupted)
     share_processor()
     try:
         app()
     except JobError as error:
         print(f"job: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("job: stopped; run the same command again to resume", file=sys.stderr)
-        sys.exit(Stopped.exit_code)
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)
     except OSError as error:

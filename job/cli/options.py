@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from job.training.display import Display
 
 SETTINGS = [spec.name for spec in fields(Trial) if spec.name != "trial"]
-SOURCE_HELP = "A folder of class folders, or a CSV of labels: a path or an s3:// URI."
+SOURCE_HELP = ("A folder of class folders, or of train/ and val/ with class folders, or a CSV file of labels; "
+               "a path or an s3:// URI.")
 Sweep = Annotated[str, typer.Argument(
     metavar="SWEEP", show_default=False, help="The sweep's folder: a path or s3://bucket/folder.")]
 Images = Annotated[str, typer.Option(

@@ -93,7 +93,7 @@ def train(sweep: Sweep,
           images: Images = "", **values: Any) -> None:
     """Train one trial of the grid, or resume it.
 
-    Settings that are given here replace the grid's line, and must not contradict it.
+    The settings are those of the grid's line, or all of them are given here; if both exist, they must agree.
     """
     from job.data.prepare import ensure_pack, fail_without_pack
     from job.folder.grid import find_trial
@@ -136,7 +136,7 @@ def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indepe
          price: Annotated[float, typer.Option(help="The price of this machine per hour, in any currency.", min=0,
                                               show_default=False)] = 0,
          json: AsJson = False, **values: Any) -> None:
-    """Show what a sweep would train, how long that takes and what it costs.
+    """Estimate time, memory and cost of a sweep.
 
     Makes the pack if there is none, and measures a few steps on this machine; trains nothing.
     """

@@ -72,10 +72,13 @@ def render(found: Sequence[TrialStatus], pack: str, width: int) -> RenderableTyp
         Column("left", left, 2),
         Column("attempts", [str(item.attempts) for item in found], 5),
         Column("where", [item.host for item in found], 6, left=True)]
-    table = table_of(fitting(columns, width), ["bold" if item.is_best else None for item in found])
+    shown = fitting(columns, width)
+    table = table_of(shown, ["bold" if item.is_best else None for item in found])
     texts = [pack] if pack else []
+    hidden = [column.heading for column in columns if column not in shown and any(column.cells)]
+    texts += [f"hidden at {width} columns: {', '.join(hidden)}"] if hidden else []
     texts += [cause_line(item) for item in found if item.cause]
-    counts = Counter(item.state for item in found)
+    counts = Counter("within a longer trial" if item.state.startswith("with ") else item.state for item in found)
     texts.append(", ".join(f"{count} {state}" for state, count in counts.items()))
     if any(item.is_best for item in found):
         texts[-1] += "; * the best trial so far, @ the best epoch"
@@ -83,6 +86,6 @@ def render(found: Sequence[TrialStatus], pack: str, width: int) -> RenderableTyp
 
 
 def cause_line(item: TrialStatus) -> str:
-    """Why a trial stopped or failed; the trial is named once."""
-    cause = item.cause.removeprefix(f"trial {item.trial.trial}").removeprefix(":").strip()
-    return f"trial {item.trial.trial} {item.state}: {cause}"
+    """Return why a trial stopped or failed, without saying `stopped` twice."""
+    state = "" if item.cause.startswith(item.state) else f" {item.state}"
+    return f"trial {item.trial.trial}{state}: {item.cause}"

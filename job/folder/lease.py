@@ -124,7 +124,7 @@ def held(lease: Lease) -> Iterator[Lease]:
         lease.end("stopped", "stopped by a signal")
         raise
     except BaseException as error:
-        lease.end("failed", f"{type(error).__name__}: {error}")
+        lease.end("failed", str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}")
         raise
     lease.end("done")
 

@@ -34,7 +34,9 @@ class TracedFolder:
             outcome = f"{type(error).__name__}: {error}"
             raise
         finally:
-            print(f"{verb} {self.uri}/{name}  {outcome}  {time.monotonic() - began:.3f} s", file=sys.stderr, flush=True)
+            # One write, so that the lines of threads and processes do not mix.
+            sys.stderr.write(f"{verb} {self.uri}/{name}  {outcome}  {time.monotonic() - began:.3f} s\n")
+            sys.stderr.flush()
 
     def read(self, name: str) -> bytes:
         return self._traced("read", name, lambda: self.folder.read(name))

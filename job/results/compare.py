@@ -103,8 +103,8 @@ def verdict_notes(table: pd.DataFrame) -> list[str]:
         return [f"every other trial is distinguishable from the best (p at most {LEVEL:g}, {TEST})"]
     preferred = table[table["verdict"].str.endswith("preferred")].iloc[0]
     num_others = int((table["rank"].notna()).sum()) - 1
-    return [f"not distinguishable from the best (p > {LEVEL:g}, {TEST}): {len(same)} of the {num_others} others: "
-            f"{', '.join(same['trial'])}",
+    return [f"not distinguishable from the best: trials {', '.join(same['trial'])} ({len(same)} of {num_others}; "
+            f"p > {LEVEL:g}, {TEST})",
             f"preferred: trial {preferred['trial']}, the cheapest among these and the best "
             f"({preferred['seconds']:.1f} s of training)"]
 
@@ -185,8 +185,9 @@ def next_grid(table: pd.DataFrame, grid: Sequence[Trial]) -> tuple[list[Trial], 
             continue
         found = [new for v in next_values(name, values, value) if (new := changed(best, name, v, used))]
         if found:
-            notes.append(f"the best {name}, {value:g}, is the {'largest' if largest else 'smallest'} of the grid: try "
-                         f"{' and '.join(format(getattr(trial, name), 'g') for trial in found)} next")
+            extreme, values_next = "largest" if largest else "smallest", (getattr(trial, name) for trial in found)
+            notes.append(f"the best trial has the {extreme} {name} of the grid, {value:g}: try "
+                         f"{' and '.join(format(new, 'g') for new in values_next)} next")
             trials += found
     return trials, notes
 

@@ -18,6 +18,9 @@ class Sweep:
 
     folder: Folder
 
+    def __repr__(self) -> str:
+        return f"job.open({self.folder.uri!r})"
+
     @property
     def table(self) -> pd.DataFrame:
         """One line per trial that has a row, best first: the columns of the workbook's summary."""

@@ -67,9 +67,9 @@ def fitting(columns: Sequence[Column], width: int) -> list[Column]:
     return kept
 
 
-def table_of(columns: Sequence[Column], styles: Sequence[str | None] = (), title: str = "") -> Table:
+def table_of(columns: Sequence[Column], styles: Sequence[str | None] = ()) -> Table:
     """A table of these columns; styles: one per line, or none."""
-    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column.heading, justify="left" if column.left else "right", overflow="fold")
     for number, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
@@ -95,8 +95,8 @@ def print_predictions(predictor: "Predictor", predictions: "Iterable[Prediction]
     from job.data.decode import Rejected
 
     rule = "" if predictor.threshold is None else (
-        f"; {predictor.classes[1]} from a probability of {predictor.threshold:.6g}, with a recall of "
-        f"{predictor.val_recall or 0:.0%} on the validation images")
+        f"; {predictor.classes[1]!r} if its probability is at least {predictor.threshold:.6g} "
+        f"(validation recall {predictor.val_recall or 0:.0%})")
     print(f"best weights of trial {predictor.trial}{rule}")
     bad: list[JobError] = []
     for item in predictions:
@@ -125,16 +125,17 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, sc
     columns, alike = summary_columns(summary.table)
     lines = summary.table
     fits = fitting(columns, screen.width)
-    title = ", ".join([f"{len(lines)} trial{'s' * (len(lines) != 1)}, sorted by {summary.monitor}", *alike])
-    styles = ["bold green" if place == 1 else None for place in lines["rank"]]
-    screen.print(table_of(fits, styles, title))
     best = summary.best
+    order = [f"sorted by {summary.monitor}"] if best is not None else []
+    print_line(screen, ", ".join([plural(len(lines), "trial"), *order, *alike]))
+    screen.print(table_of(fits, ["bold green" if place == 1 else None for place in lines["rank"]]))
     if best is not None:
         print_line(screen, "* the best trial; val acc and val loss are those of its best epoch, whose weights are kept")
     if left_out := [column.heading for column in columns if column not in fits]:
-        print_line(screen, f"not shown on {screen.width} columns, but in the workbook: {', '.join(left_out)}")
-    if summary.positive and lines["test_recall"].notna().any():
-        print_line(screen, f"recall is that of {summary.positive!r}")
+        print_line(screen, f"hidden at {screen.width} columns (the workbook has them): {', '.join(left_out)}")
+    if lines["test_recall"].notna().any():
+        of = f"that of {summary.positive!r}" if summary.positive else "the mean over the classes"
+        print_line(screen, f"test recall is {of}")
     for note in summary.notes():
         print_line(screen, note, whole=NEXT_GRID in note)
     if best is not None:

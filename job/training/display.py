@@ -4,7 +4,7 @@ import collections
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -129,10 +129,9 @@ class Display:
             self.say(f"each of the {num_trials} trials has its row; nothing is left to train")
             return
         saved = sum(trial.epochs for group in groups for trial in group) - epochs
-        done = f", {num_trials - num_left} of {num_trials} done before" if num_left < num_trials else ""
         runs = f" in {plural(len(groups), 'run')}" if len(groups) < num_left else ""
-        self.say(f"training {plural(num_left, 'trial')}{runs}: {plural(epochs, 'epoch')}"
-                 f"{f'; trajectories save {saved} more' if saved else ''}{done}")
+        self.say(f"training {num_left} of {plural(num_trials, 'trial')}{runs}: {plural(epochs, 'epoch')}"
+                 f"{f' (trajectories save {saved})' if saved else ''}")
 
     def trial(self, trial: Trial, epoch: int, num_steps: int, done: int) -> None:
         """Start the bar of a trial after this epoch, with `done` of its steps."""
@@ -143,7 +142,8 @@ class Display:
         if self.console.is_terminal:
             loss = "" if self.console.width < 110 else f"loss {epoch.train_loss:.3f} val {epoch.val_loss:.3f}  "
             self.figures = f"{loss}val acc {epoch.val_acc:.3f}  "
-            self.bar.update(self.task, description=self.heading(trial, epoch.epoch + 1))
+            self.bar.update(self.task, description=self.heading(trial, epoch.epoch + 1),
+                            note=f"{self.figures}{self.left(epoch.epoch / trial.epochs)}")
         else:
             figures = (f"loss {epoch.train_loss:.4f}, val {epoch.val_loss:.4f}  accuracy {epoch.train_acc:.3f}, "
                        f"val {epoch.val_acc:.3f}  {epoch.images_per_second or 0:.0f} images/s")
@@ -156,7 +156,9 @@ class Display:
         return f"trial {trial.trial}{number}  epoch {min(epoch, trial.epochs)}/{trial.epochs}"
 
     def row(self, row: Row, already: bool) -> None:
-        """Show a trial's outcome."""
+        """Show a trial's outcome, and count it."""
+        if not already:
+            self.position = replace(self.position, num_done=self.position.num_done + 1)
         settings = f"lr {row.settings.get('lr'):g}, {plural(row.settings.get('epochs', 0), 'epoch')}"
         if row.status == "failed":
             self.say(f"trial {row.trial}  FAILED ({settings}): {row.cause}")

@@ -44,7 +44,7 @@ def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
             machine, state = resume_or_start(sweep, trial, passport)
             batches = load_batches(sweep, passport, trial, machine.device)
             if stop.is_set():
-                raise Stopped("stopped by a signal before the first step; the same command trains the trial")
+                raise Stopped(f"stopped by a signal before a step; the same command resumes after epoch {state.epoch}")
             records = Records(trial, passport, outbox, lease, machine, display, stop, batches)
             records.begin(state)
             shorter = write_shorter_rows(sweep, trials[:-1], trial, state, records)

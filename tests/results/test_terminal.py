@@ -48,7 +48,7 @@ def test_no_heading_is_cut_and_no_line_of_the_table_is_broken(command: str, colu
     assert set(headings) <= known and {"trial", "lr"} <= set(headings), headings
     assert len(table) == 3 and all(len(line) <= columns for line in table)
     assert ("where" in headings) == (command == "status" and columns >= 120)
-    shown = [name for line in lines if line.startswith("not shown") for name in known if name in line]
+    shown = [name for line in lines if line.startswith("hidden") for name in known if name in line]
     assert not set(shown) & set(headings) - {"val loss", "epochs", "epoch"}
 
 

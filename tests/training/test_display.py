@@ -33,14 +33,14 @@ def printed(display: Display) -> str:
 
 def test_sweep_says_what_it_trains_and_what_trajectories_save(display: Display) -> None:
     display.runs(trajectories(TRIALS), 4)
-    assert printed(display) == "training 3 trials in 2 runs: 30 epochs; trajectories save 5 more, 1 of 4 done before\n"
+    assert printed(display) == "training 3 of 4 trials in 2 runs: 30 epochs (trajectories save 5)\n"
 
 
 def test_sweep_without_trajectories_or_with_nothing_left_says_so(display: Display) -> None:
     display.runs([[TRIALS[0]], [TRIALS[2]]], 2)
     display.runs([], 2)
     assert printed(display).splitlines() == [
-        "training 2 trials: 15 epochs", "each of the 2 trials has its row; nothing is left to train"]
+        "training 2 of 2 trials: 15 epochs", "each of the 2 trials has its row; nothing is left to train"]
 
 
 def test_time_left_is_that_of_the_trial_and_of_the_sweep_by_the_pace_so_far(display: Display) -> None:
@@ -79,12 +79,12 @@ def test_bar_on_a_narrow_terminal_fits_and_says_trial_epoch_and_time(
     assert any("(2 of 2)  epoch 1/2" in line for line in frames), frames
     assert any(line.rstrip().endswith("left") and "val acc" in line for line in frames), frames
     assert all(len(line.rstrip()) <= 80 for line in frames)
-    assert "epochs; trajectories" not in text and "training 2 trials: 4 epochs" in text
+    assert "trajectories" not in text and "training 2 of 2 trials: 4 epochs" in text
 
 
 def test_sweep_of_trajectories_prints_one_run(shapes: Path, make_grid: Grid, tmp_path: Path) -> None:
     grid = make_grid(lr=[0.02, 0.02], epochs=[1, 2], model=["mlp", "mlp"])
     done = job("sweep", "--images", shapes, "--grid", grid, tmp_path / "s")
-    assert "training 2 trials in 1 run: 2 epochs; trajectories save 1 more" in done.out
+    assert "training 2 of 2 trials in 1 run: 2 epochs (trajectories save 1)" in done.out
     again = job("sweep", tmp_path / "s")
     assert "each of the 2 trials has its row; nothing is left to train" in again.out

@@ -140,7 +140,7 @@ def test_wanted_recall_sets_the_threshold_of_row_and_prediction(shapes: Path, ma
     images = sorted((shapes / "disc").iterdir())[:5]
     said = job("predict", tmp_path / "sweep", *images).out
     share = f"{found['val_recall_at_threshold']:.0%}"
-    assert f"disc from a probability of {found['threshold']:.6g}, with a recall of {share} on the validation" in said
+    assert f"'disc' if its probability is at least {found['threshold']:.6g} (validation recall {share})" in said
     table = (tmp_path / "sweep" / "trials" / "1" / "predictions.csv").read_text().splitlines()
     assert table[0] == "split,image,label,predicted,p bar,p disc"
     assert len(table) == 1 + found["num_val"] + found["num_test"]
