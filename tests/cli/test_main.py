@@ -1,12 +1,14 @@
 """The command line as a whole: it starts at once, and bad input exits with its code and says where."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from support import ROOT, environment, job
+from job.folder.local import LocalFolder
+from support import ROOT, environment, job, start_job, wait_for_line
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -56,6 +58,15 @@ def test_short_help_and_completion_work() -> None:
     asked = {"_JOB_COMPLETE": "complete_bash", "COMP_WORDS": "job stat", "COMP_CWORD": "1"}
     done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, env=environment(**asked), check=False)
     assert done.stdout.split() == ["status"], done.stderr
+
+
+def test_ctrl_c_ends_a_waiting_command_with_143_and_one_line(three_rows: LocalFolder) -> None:
+    for command in ("status", "gather"):
+        process = start_job(command, three_rows.uri, "--watch")
+        wait_for_line(process, "1 waiting" if command == "status" else "workbook:")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+        assert process.returncode == 143 and "job: stopped by Ctrl-C" in out and "Traceback" not in out, out
 
 
 def test_both_names_import_the_same() -> None:
