@@ -138,13 +138,14 @@ def summarise(epochs: Sequence[Epoch], best: Epoch | None) -> dict[str, Any]:
 def row_to_json(row: Row) -> str:
     """Return the row as one flat JSON object: the trial's settings first, then every other field."""
     flat = {**row.settings, **{key: finite(value) for key, value in asdict(row).items() if key != "settings"}}
+    # A cause may name a file whose name is not UTF-8.
+    flat["cause"] = row.cause.encode("utf-8", "backslashreplace").decode()
     return json.dumps(flat, indent=1, allow_nan=False) + "\n"
 
 
-def row_from_json(text: str | bytes) -> Row:
-    """Return the Row that `row_to_json` wrote; raises ValueError if the text is not one."""
-    flat = json.loads(text)
-    names = {spec.name for spec in fields(Row)}
+def row_of(flat: Any) -> Row:
+    """Return the Row of the JSON object that `row_to_json` wrote; raises ValueError if it is not one."""
+    names = {spec.name for spec in fields(Row) if spec.name != "settings"}
     if not isinstance(flat, dict) or not {"trial", "status"} <= flat.keys():
         raise ValueError("not a trial's row: 'trial' or 'status' is missing")
     settings = {key: value for key, value in flat.items() if key not in names}
@@ -167,11 +168,20 @@ def epochs_from_csv(text: str) -> list[Epoch]:
     Raises ValueError naming the line.
     """
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    epochs = []
-    for cells in reader:
-        try:
-            values = {spec.name: float(cells[spec.name]) for spec in fields(Epoch) if cells.get(spec.name)}
+    epochs: list[Epoch] = []
+    try:
+        for cells in reader:
+            values = {spec.name: number(cells[spec.name]) for spec in fields(Epoch) if cells.get(spec.name)}
+            if not values["epoch"].is_integer() or values["epoch"] <= (epochs[-1].epoch if epochs else -1):
+                raise ValueError(f"epoch is {cells['epoch']!r}; epochs are whole numbers that rise from line to line")
             epochs.append(Epoch(**{**values, "epoch": int(values["epoch"])}))  # type: ignore[arg-type]
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"line {reader.line_num}: {error}") from None
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
     return epochs
+
+
+def number(cell: str) -> float:
+    """Return the number of a cell; raises ValueError for 1_0, which Python alone takes for 10."""
+    if "_" in cell:
+        raise ValueError(f"could not convert string to float: {cell!r}")
+    return float(cell)

@@ -7,15 +7,20 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any
 
 LEAST_RESNET_SIZE = 40
+# User info, or a query that signs: what no grid, row or log may hold.
+KEY_IN_URI = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://([^/?]*@|[^/]*:[^/]*/.*@|[^?]*\?[^=]*=)", re.IGNORECASE)
 # A trial's name becomes a folder, a sheet of the workbook and a part of a Kubernetes name.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?")
 MONITORS = {"val_loss": "min", "val_acc": "max", "train_loss": "min", "train_acc": "max"}
 AUGMENTATION = ("crop", "flip", "flip_up", "rotation", "shift", "noise", "blur")
 MODES = ("auto", "min", "max")
-HIDDEN_PATTERN = re.compile(r"[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})*")
+HIDDEN_PATTERN = re.compile(r"[1-9][0-9]{0,4}(-[1-9][0-9]{0,4}){0,99}")
+# Adam keeps four numbers per parameter: 16 GB for so many.
+MOST_PARAMETERS = 1_000_000_000
 
 
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None,
@@ -31,6 +36,11 @@ def brief(value: float) -> str:
     return text if len(text) <= 20 else f"{text[:20]}..."
 
 
+def quoted(text: str) -> str:
+    """Return a text in quotes for a message, cut after 60 characters."""
+    return repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
+
+
 def check(item: Any) -> None:
     """Raise ValueError, naming the field first, for a value that its field does not allow."""
     for spec in fields(item):
@@ -38,13 +48,13 @@ def check(item: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{spec.name} is {value}; give a finite number")
         if rule.get("above") is not None and not value > rule["above"]:
-            raise ValueError(f"{spec.name} is {brief(value)}; it must be greater than {rule['above']:g}")
+            raise ValueError(f"{spec.name} is {brief(value)}; it must be greater than {rule['above']:.15g}")
         if rule.get("least") is not None and value < rule["least"]:
-            raise ValueError(f"{spec.name} is {brief(value)}; the least is {rule['least']:g}")
+            raise ValueError(f"{spec.name} is {brief(value)}; the least is {rule['least']:.15g}")
         if rule.get("most") is not None and value > rule["most"]:
-            raise ValueError(f"{spec.name} is {brief(value)}; the most is {rule['most']:g}")
+            raise ValueError(f"{spec.name} is {brief(value)}; the most is {rule['most']:.15g}")
         if rule.get("choices") and value not in rule["choices"]:
-            raise ValueError(f"{spec.name} is {value!r}; give one of {', '.join(rule['choices'])}")
+            raise ValueError(f"{spec.name} is {quoted(value)}; give one of {', '.join(rule['choices'])}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +105,10 @@ class Trial:
                                "or none", choices=("none", *MONITORS))
     stop_mode: str = option("auto", "early stopping: whether a lower (min) or higher (max) metric is better; auto: by "
                             "its name", choices=MODES)
-    stop_min_delta: float = option(0.0, "early stopping: change of the metric that an improvement must exceed", least=0)
-    stop_patience: int = option(0, "early stopping: epochs without improvement after which training stops", least=0)
+    stop_min_delta: float = option(0.0, "early stopping: change of the metric that an improvement must exceed", least=0,
+                                   most=1e30)
+    stop_patience: int = option(0, "early stopping: epochs without improvement after which training stops", least=0,
+                                most=1_000_000)
     best_monitor: str = option("val_acc", "metric that selects the best epoch, whose weights are kept: val_loss, "
                                "val_acc, train_loss or train_acc", choices=tuple(MONITORS))
     best_mode: str = option("auto", "whether a lower (min) or higher (max) best_monitor is better; auto: by its name",
@@ -111,13 +123,18 @@ class Trial:
     def __post_init__(self) -> None:
         check(self)
         if not NAME_PATTERN.fullmatch(self.trial):
-            raise ValueError(f"trial is {self.trial!r}; give a name of 1 to 40 letters, digits, '.', '_' or '-' that "
-                             "begins and ends with a letter or digit")
+            raise ValueError(f"trial is {quoted(self.trial)}; give a name of 1 to 40 letters, digits, '.', '_' or '-' "
+                             "that begins and ends with a letter or digit")
         if not self.weights or "\0" in self.weights:
             raise ValueError("weights is empty; give imagenet, none, or a path or URI")
+        if KEY_IN_URI.match(self.weights):
+            raise ValueError("weights names a URI with a key, a password or a signature in it, which every row would "
+                             "hold; give the path or s3:// URI alone, and the key in AWS_SECRET_ACCESS_KEY")
         if not HIDDEN_PATTERN.fullmatch(self.hidden):
-            raise ValueError(f"hidden is {self.hidden!r}; give widths joined by '-', such as 100-50-25")
+            raise ValueError(f"hidden is {quoted(self.hidden)}; give at most 100 widths from 1 to 99999, joined "
+                             "by '-', such as 100-50-25")
         self.check_model()
+        self.check_size()
 
     def check_model(self) -> None:
         """Raise ValueError for a setting that would have no effect, so that no row records what was not done."""
@@ -138,6 +155,16 @@ class Trial:
             if getattr(self, name) != default and getattr(self, other) not in wanted:
                 raise ValueError(f"{name} has no effect when {other} is {getattr(self, other)}; leave it out, "
                                  f"or set {other} to {' or '.join(wanted)}")
+
+
+    def check_size(self) -> None:
+        """Raise ValueError for an mlp of more parameters than a machine can train."""
+        widths = [3 * self.image_size ** 2, *map(int, self.hidden.split("-"))]
+        num_parameters = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
+        if self.model == "mlp" and num_parameters > MOST_PARAMETERS:
+            raise ValueError(f"hidden is {quoted(self.hidden)}: with image_size {self.image_size} these are "
+                             f"{num_parameters:,} parameters, and the most is {MOST_PARAMETERS:,}; give smaller widths "
+                             "or a smaller image_size")
 
 
 # Settings that have an effect only if another setting has one of these values.

@@ -115,8 +115,8 @@ def nine_alone(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packed(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> "tuple[Folder, Passport]":
     """The small images, packed for trials of 40 pixels."""
-    from job.data.batches import resize_side
     from job.data.prepare import ensure_pack
+    from job.data.sizes import resize_side
 
     sweep = open_folder(str(tmp_path_factory.mktemp("packed")))
     return sweep, ensure_pack(sweep, str(shapes), {"short_side": resize_side(40)}, lambda done, total: None)
@@ -166,14 +166,16 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 @pytest.fixture
 def s3_here(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     """The S3 server, reachable from within this process."""
-    from job.folder import s3 as s3_folder
+    from job.folder import s3_calls as s3_folder
 
     for name, value in {**environment(**s3.env)}.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
     s3_folder._clients.clear()
+    s3_folder._denied.clear()
     yield s3
     s3_folder._clients.clear()
+    s3_folder._denied.clear()
 
 
 BEAT = Attempt(host="node-7/pod-x", process="boot ns 1 1", from_epoch=0, epoch=2, step=1, num_steps=4)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from job.data.pack import Packed, Passport
+from job.data.pack import Passport
+from job.data.table import Packed
 from job.errors import JobError
 from job.folder.grid import parse_grid
 from job.record import FIGURES, Epoch, Row

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from job.folder import s3 as s3_folder
+from job.folder import s3_calls as s3_folder
 from job.folder import storage
 from server import free_ports
 from support import KEYS, ROOT, S3, Grid, environment, job, wait_for_line
@@ -166,7 +166,7 @@ def test_s3_server_of_compose_and_cluster_makes_its_bucket_asks_for_its_key_and_
         try:
             bucket = S3("trialgrid", {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}"})
             deadline = time.monotonic() + 60
-            while "no such object" not in (said := job("status", "s3://trialgrid/x", **bucket.env).err):
+            while "there is no such folder" not in (said := job("status", "s3://trialgrid/x", **bucket.env).err):
                 assert time.monotonic() < deadline, said
             for name, value in environment(**bucket.env).items():
                 if name.startswith("AWS_"):
@@ -174,7 +174,8 @@ def test_s3_server_of_compose_and_cluster_makes_its_bucket_asks_for_its_key_and_
             s3_folder._clients.clear()
             folder = storage.open_folder("s3://trialgrid/x")
             assert folder.write_once("a", b"1") and not folder.write_once("a", b"2") and folder.read("a") == b"1"
-            assert job("status", "s3://trialgrid/x", **{**bucket.env, "AWS_SECRET_ACCESS_KEY": "other"}).code == 77
+            wrong = {**bucket.env, "AWS_SECRET_ACCESS_KEY": "other", "TRIALGRID_PATIENCE": "1"}
+            assert job("status", "s3://trialgrid/x", **wrong).code == 77
         finally:
             s3_folder._clients.clear()
             process.kill()

@@ -1,11 +1,12 @@
 """Epochs and rows: what goes in comes out, and a summary leaves out what is not finite."""
 
+import json
 import math
 from dataclasses import asdict
 
 import pytest
 
-from job.record import Epoch, Row, epochs_from_csv, epochs_to_csv, row_from_json, row_to_json, summarise
+from job.record import Epoch, Row, epochs_from_csv, epochs_to_csv, row_of, row_to_json, summarise
 from job.trial import Trial
 
 
@@ -27,7 +28,7 @@ def test_row_survives_json_and_is_flat() -> None:
     epochs = make_epochs()
     row = Row(settings=asdict(Trial(trial="1")), status="done", **summarise(epochs, epochs[2]))
     text = row_to_json(row)
-    assert row_from_json(text) == row
+    assert row_of(json.loads(text)) == row
     assert '"lr": 0.01' in text and '"settings"' not in text
     assert (row.median_train_loss, row.best_epoch, row.last_val_loss, row.seconds) == (1 / 5, 3, 0.5, 5 * 1.75)
 

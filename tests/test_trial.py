@@ -24,6 +24,10 @@ from job.trial import ImageOptions, Trial, trajectories
     ("epochs,warmup\n3,3", "column warmup: warmup is 3; it must be less than epochs"),
     ("model,weights,batch_norm,batch_size\nmlp,none,yes,1", "column batch_size: batch_size is 1; batch_norm needs 2"),
     ("model,weights,hidden\nmlp,none,100x50", "column hidden: hidden is '100x50'"),
+    ("model,weights,hidden\nmlp,none,99999-99999", "column hidden: hidden is '99999-99999': with image_size 224 "
+     "these are 25,052,649,471 parameters, and the most is 1,000,000,000"),
+    ("model,weights,image_size,hidden\nmlp,none,1024,400", "column hidden: hidden is '400': with image_size 1024"),
+    ("model,weights,hidden\nmlp,none,1" + "-1" * 100, "column hidden: hidden is '1-1-1"),
     ("freeze\nmaybe", "column freeze: freeze is 'maybe'; give yes or no"),
     ("stop_monitor\naccuracy", "column stop_monitor: stop_monitor is 'accuracy'; give one of none, val_loss"),
 ])

@@ -1,14 +1,19 @@
 """Commands about a sweep in a cluster: status, manifests, rerun, tensorboard."""
 
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from job.cli.options import AsJson, Grid, PerTrajectory, Sweep, command, given, image_options, make, note
+from job.cli.options import AsJson, Grid, PerTrajectory, Sweep, command, given, image_options, make, note, number, say
 from job.cluster.options import ClusterOptions
+from job.errors import TryAgain
 from job.trial import ImageOptions, Trial, trajectories
+
+if TYPE_CHECKING:
+    from job.folder.storage import Folder
 
 app = typer.Typer()
 
@@ -25,11 +30,16 @@ def status(sweep: Sweep, watch: Annotated[bool, typer.Option(
 
     folder = open_folder(sweep)
     if watch:
+        with contextlib.suppress(TryAgain):
+            note_without_grid(folder)
         watch_status(folder, json)
-    elif json:
-        print_json("status", folder, status_json(sweep_status(folder), pack_status(folder)))
+        return
+    found, pack = sweep_status(folder), pack_status(folder)
+    note_without_grid(folder)
+    if json:
+        print_json("status", folder, status_json(found, pack))
     else:
-        print_status(sweep_status(folder), pack_status(folder))
+        print_status(found, pack)
 
 
 @command(app, ClusterOptions, ImageOptions)
@@ -51,17 +61,29 @@ def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="T
     Give --failed, --missing or both. The names of the Jobs are new, because the earlier Jobs may still exist.
     """
     from job.cluster.status import sweep_status
+    from job.folder.grid import known_trials
     from job.folder.storage import open_folder
 
     if not failed and not missing:
         raise typer.BadParameter("--failed, --missing or both are needed")
     states = [state for on, found in ((failed, ("failed",)), (missing, ("waiting", "stopped", "interrupted"))) if on
               for state in found]
-    trials = read_trials(sweep, "")
-    found = [item for item in sweep_status(open_folder(sweep)) if item.state in states and item.trial in trials]
+    folder = open_folder(sweep)
+    trials = known_trials(folder)
+    found = [item for item in sweep_status(folder) if item.state in states and item.trial in trials]
+    note_without_grid(folder)
     if not found:
         note(f"{sweep}: no trial is in the state {' or '.join(states)}; there is nothing to run again")
     print_jobs(sweep, [item.trial for item in found], False, values, f"-r{datetime.now(UTC):%m%d%H%M%S}")
+
+
+def note_without_grid(folder: "Folder") -> None:
+    """Say that a sweep without a grid shows only what has begun; Jobs made from a grid elsewhere leave such a sweep."""
+    from job.folder.layout import GRID
+
+    if not folder.exists(GRID):
+        note(f"{folder.uri}: there is no {GRID}, so only trials that have begun are known; "
+             "`job prepare SOURCE SWEEP --grid GRID` puts it there")
 
 
 def read_trials(sweep: str, grid: str) -> list[Trial]:
@@ -78,9 +100,13 @@ def read_trials(sweep: str, grid: str) -> list[Trial]:
 def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values: dict[str, Any], suffix: str) -> None:
     """Print the Jobs as YAML, and a warning on standard error if the image has no digest."""
     from job.cluster.manifests import to_yaml, trial_jobs
+    from job.folder.storage import refuse_key
 
+    for value in (sweep, *values.values()):
+        refuse_key(str(value))
     options, images = make(ClusterOptions, given(values, ClusterOptions)), image_options(values)
-    if "@sha256:" not in options.image:
+    # Jobs of a sweep that a variable names are for kustomize, which sets the image too.
+    if "@sha256:" not in options.image and "$(" not in sweep:
         note(f"{options.image} has no digest (NAME@sha256:...): the rows will not identify the program that wrote them")
     groups = trajectories(trials) if per_trajectory else [[trial] for trial in trials]
     print(to_yaml(trial_jobs(sweep.rstrip("/"), groups, options, images, suffix)), end="")
@@ -89,7 +115,8 @@ def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values
 @command(app)
 def tensorboard(sweep: Sweep, host: Annotated[str, typer.Option(
                     help="Address to listen on; 0.0.0.0: all addresses.")] = "localhost",
-                port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.", min=0, max=65535)] = 6006,
+                port: Annotated[int, typer.Option(help="Port to listen on, up to 65535; 0: a free one.",
+                                                  **number(int, 0, 65535))] = 6006,
                 ) -> None:
     """Watch the sweep in TensorBoard.
 
@@ -98,4 +125,4 @@ def tensorboard(sweep: Sweep, host: Annotated[str, typer.Option(
     from job.cluster.board import serve
     from job.folder.storage import open_folder
 
-    serve(open_folder(sweep), host, port, lambda text: print(text, flush=True))
+    serve(open_folder(sweep), host, port, say)

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from job.cli.options import SETTINGS, SOURCE_HELP, command, given, make
-from job.errors import BadConfig
+from job.cli.options import SETTINGS, SOURCE_HELP, command, given, make, not_empty, number, say
+from job.errors import BadConfig, MissingInput
 from job.folder.grid import format_grid
+from job.folder.local import local_errors
 from job.trial import AUGMENTATION, ImageOptions, Trial
 
 app = typer.Typer()
@@ -30,7 +31,8 @@ def grid(**values: list[Any]) -> None:
 
 
 @command(app, Trial, names=["image_size", *AUGMENTATION, "seed"])
-def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
+def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, callback=not_empty,
+                                                  show_default=False)],
             out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"),
             **values: Any) -> None:
     """Draw a contact sheet of the images as the model sees them.
@@ -41,27 +43,46 @@ def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_
     from job.data.source import read_source
 
     trial = make(Trial, {"weights": "none", "model": "mlp", **given(values, Trial)})
-    out.write_bytes(contact_sheet(read_source(source, ImageOptions()), trial))
-    say(f"{shlex.quote(str(out))}: each line shows one image, plain as in validation, then augmented as in training")
+    refuse_unwritable(out)
+    sheet = contact_sheet(read_source(source, ImageOptions()), trial)
+    with local_errors(out):
+        out.write_bytes(sheet)
+    report(f"{shlex.quote(str(out))}: each line shows one image, plain as in validation, then augmented as in training")
 
 
 @command(app)
-def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to fill.", show_default=False)],
-           num: Annotated[int, typer.Option(help="Number of images.", min=20, max=100_000)] = 400,
-           seed: Annotated[int, typer.Option(help="Seed: another one draws other images.", min=0)] = 0) -> None:
+def sample(folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder to fill: a path or an s3:// URI.",
+                                                 callback=not_empty, show_default=False)],
+           num: Annotated[int, typer.Option(help="Number of images, from 20 to 100000.",
+                                            **number(int, 20, 100_000))] = 400,
+           seed: Annotated[int, typer.Option(help="Seed: another one draws other images.",
+                                             **number(int, 0, 2**32 - 1))] = 0) -> None:
     """Draw sample images, in class folders."""
     from job.data.sample import draw_images
     from job.folder.storage import open_folder
 
-    target = open_folder(str(folder))
+    target = open_folder(folder)
     if next(iter(target.names()), None):
         raise BadConfig(f"{folder}: not empty; name a new folder")
+    num_drawn = 0
     for name, data in draw_images(num, seed):
         target.write(name, data)
-    say(f"{folder}: {num} images")
+        num_drawn += 1
+    report(f"{folder}: {num_drawn} images")
 
 
-def say(text: str) -> None:
+def refuse_unwritable(path: Path) -> None:
+    """Raise MissingInput or BadConfig, before any work is done, if a file cannot lie at this path."""
+    with local_errors(path):
+        if path.is_dir():
+            raise BadConfig(f"{path}: a folder; name a file in it")
+        if not path.parent.exists():
+            raise MissingInput(f"{path}: there is no folder {path.parent}; make it, or name a file in another folder")
+        if not path.parent.is_dir():
+            raise BadConfig(f"{path}: {path.parent} is no folder; name a file in a folder")
+
+
+def report(text: str) -> None:
     """Print a line, unless --quiet is given."""
     if not os.environ.get("TRIALGRID_QUIET"):
-        typer.echo(text)
+        say(text)

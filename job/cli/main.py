@@ -1,15 +1,19 @@
 """The command line: parse, one call, an exit code. Torch and everything heavy is imported inside the commands."""
 
+import errno
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from job.cli import cluster, images, results, train
+from job.cli.options import say
 from job.data.cores import share_processor
 from job.errors import JobError, TryAgain
+from job.folder.local import local_errors
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,14 +58,27 @@ def main() -> None:
     try:
         app()
     except JobError as error:
-        print(f"job: {error}", file=sys.stderr)
+        say(f"job: {error}", to_stderr=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)
     except OSError as error:
-        # Every error of our own files is a JobError here; what is left is standard output.
-        print(f"job: standard output: {error.strerror}", file=sys.stderr)
-        os._exit(TryAgain.exit_code)
+        failure = named(error)
+        say(f"job: {failure}", to_stderr=True)
+        # Not sys.exit, which would flush standard output once more.
+        os._exit(failure.exit_code)
+
+
+def named(error: OSError) -> JobError:
+    """Return an error that no code of ours has caught, with its file; one of writing without a file is stdout's."""
+    if isinstance(error.filename, str | bytes):
+        try:
+            with local_errors(Path(os.fsdecode(error.filename))):
+                raise error
+        except JobError as found:
+            return found
+    is_writing = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+    return TryAgain(f"{'standard output' if is_writing else 'the system'}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from job.errors import BadConfig
-from job.trial import ImageOptions, Trial
+from job.folder.escape import lines_for_terminal
+from job.folder.grid import parse_number
+from job.trial import ImageOptions, Trial, brief
 
 if TYPE_CHECKING:
     from job.training.display import Display
@@ -18,8 +21,18 @@ if TYPE_CHECKING:
 SETTINGS = [spec.name for spec in fields(Trial) if spec.name != "trial"]
 SOURCE_HELP = ("A folder of class folders, or of train/ and val/ with class folders, or a CSV file of labels; "
                "a path or an s3:// URI.")
+
+
+def not_empty(value: str) -> str:
+    """Return a folder's name; raises BadConfig for an empty one, which would mean the current folder."""
+    if not value.strip():
+        raise BadConfig("the name of a folder is empty (an unset variable?); give a path or s3://bucket/folder")
+    return value
+
+
 Sweep = Annotated[str, typer.Argument(
-    metavar="SWEEP", show_default=False, help="The sweep's folder: a path or s3://bucket/folder.")]
+    metavar="SWEEP", show_default=False, callback=not_empty,
+    help="The sweep's folder: a path or s3://bucket/folder.")]
 Images = Annotated[str, typer.Option(
     "--images", help=f"The images. {SOURCE_HELP} Not needed if the sweep has a pack.", show_default=False)]
 Grid = Annotated[str, typer.Option(
@@ -72,10 +85,27 @@ def as_parameter(spec: Field[Any], repeatable: bool) -> inspect.Parameter:
     """Return a field made by `job.trial.option` as a keyword parameter that typer understands."""
     assert spec.default is not MISSING
     kind: Any = type(spec.default)
-    declaration = typer.Option(f"--{spec.name.replace('_', '-')}", help=help_of(spec), show_default=False)
+    # The field's own check says more about a value out of range than typer does.
+    declaration = typer.Option(f"--{spec.name.replace('_', '-')}", help=help_of(spec), show_default=False,
+                               **(number(kind) if kind in (int, float) else {}))
     annotation: Any = Annotated[list[kind] if repeatable else kind | None, declaration]
     default: Any = [] if repeatable else None
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def number(kind: type, least: float = -math.inf, most: float = math.inf) -> dict[str, Any]:
+    """Return typer's settings for an option that takes a number from `least` to `most`, written as in a grid."""
+
+    def read(text: Any) -> Any:
+        try:
+            value = parse_number(kind, str(text))
+        except ValueError as error:
+            raise typer.BadParameter(f"it {error}") from None
+        if not (math.isinf(least) or least <= value <= most):
+            raise typer.BadParameter(f"it is {brief(value)}; give a number from {least:.15g} to {most:.15g}")
+        return value
+
+    return {"parser": read, "metavar": f"<{kind.__name__}>"}
 
 
 def help_of(spec: Field[Any]) -> str:
@@ -120,4 +150,9 @@ def display(to_stderr: bool = False) -> "Display":
 def note(text: str) -> None:
     """Print a line on standard error, unless --quiet is given."""
     if not os.environ.get("TRIALGRID_QUIET"):
-        typer.echo(f"job: {text}", err=True)
+        say(f"job: {text}", to_stderr=True)
+
+
+def say(text: str, to_stderr: bool = False) -> None:
+    """Print a text, whatever names and causes it holds."""
+    typer.echo(lines_for_terminal(text), err=to_stderr)

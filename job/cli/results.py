@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from job.cli.options import AsJson, Sweep, command
+from job.cli.options import AsJson, Sweep, command, say
+from job.errors import BadData
 
 app = typer.Typer()
 
@@ -21,8 +22,16 @@ def gather(sweep: Sweep, watch: Annotated[bool, typer.Option(
     from job.results.gather import wait_for_rows
 
     if watch:
-        for _ in wait_for_rows(open_folder(sweep), lambda text: typer.echo(text, err=json)):
-            print_summary(sweep, json, indent=None)
+        damage: BadData | None = None
+        for _ in wait_for_rows(open_folder(sweep), lambda text: say(text, json)):
+            # A damaged file of one trial does not end the wait for the others.
+            try:
+                damage = None
+                print_summary(sweep, json, indent=None)
+            except BadData as error:
+                damage = error
+        if damage:
+            raise damage
     else:
         print_summary(sweep, json)
 

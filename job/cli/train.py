@@ -18,9 +18,12 @@ from job.cli.options import (
     given,
     image_options,
     make,
+    not_empty,
+    number,
 )
 from job.cli.results import print_summary
 from job.errors import BadConfig, BadData, MissingInput
+from job.folder.grid import parse_number
 from job.trial import ImageOptions, Trial, trajectories
 
 app = typer.Typer()
@@ -29,23 +32,24 @@ app = typer.Typer()
 @command(app, ImageOptions)
 def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False,
           workers: Annotated[int, typer.Option(
-              min=0, max=64, help="Processes that share the trials; 0: one per GPU. More than one per GPU share it; "
-                                  "without a GPU they share the cores.")] = 0,
+              help="Processes that share the trials, 64 at most; 0: one per GPU. More than one per GPU share it; "
+                   "without a GPU they share the cores.", **number(int, 0, 64))] = 0,
           **values: Any) -> None:
     """Run the whole sweep on this machine: pack, trials, gather.
 
     Makes the pack if there is none, and trains each trial of the grid that has no row. Run it again to resume. Several
     machines may run it on one SWEEP: they share the trials.
     """
-    from job.data.prepare import ensure_pack
+    from job.data.prepare import ensure_pack, refuse_before_packing
     from job.folder.grid import load_grid
     from job.folder.same_settings import refuse_changed_settings
-    from job.folder.storage import open_folder
+    from job.folder.storage import open_patiently
 
     options = image_options(values)
-    folder = open_folder(sweep)
+    folder = open_patiently(sweep)
     trials, adopt = load_grid(folder, grid)
     refuse_changed_settings(folder, trials)
+    refuse_before_packing(folder, images, options, trials)
     adopt()
     with display() as show:
         passport = ensure_pack(folder, images, options, show.packing, show.say)
@@ -62,21 +66,23 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
 
 
 @command(app, ImageOptions)
-def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default=False, help=SOURCE_HELP)],
+def prepare(source: Annotated[str, typer.Argument(metavar="SOURCE", show_default=False, callback=not_empty,
+                                                 help=SOURCE_HELP)],
             sweep: Sweep, grid: Grid = "", **values: Any) -> None:
     """Decode and split the images into the pack, once.
 
     With --grid, SWEEP gets its grid.csv too.
     """
-    from job.data.prepare import ensure_pack
+    from job.data.prepare import ensure_pack, refuse_before_packing
     from job.folder.grid import load_grid
     from job.folder.same_settings import refuse_changed_settings
-    from job.folder.storage import open_folder
+    from job.folder.storage import open_patiently
 
-    options, folder = image_options(values), open_folder(sweep)
+    options, folder = image_options(values), open_patiently(sweep)
     if grid:
         trials, adopt = load_grid(folder, grid)
         refuse_changed_settings(folder, trials)
+        refuse_before_packing(folder, source, options, trials)
         adopt()
     with display() as show:
         show.passport(ensure_pack(folder, source, options, show.packing, show.say))
@@ -95,18 +101,19 @@ def train(sweep: Sweep,
 
     The settings are those of the grid's line, or all of them are given here; if both exist, they must agree.
     """
-    from job.data.prepare import ensure_pack, fail_without_pack
+    from job.data.prepare import ensure_pack, fail_without_pack, refuse_before_packing
     from job.folder.grid import find_trial
     from job.folder.same_settings import refuse_changed_settings
-    from job.folder.storage import open_folder
+    from job.folder.storage import open_patiently
 
-    folder, settings, options = open_folder(sweep), given(values, Trial), image_options(values)
+    folder, settings, options = open_patiently(sweep), given(values, Trial), image_options(values)
     longest = find_trial(folder, trial, make(Trial, {"trial": trial, **settings}) if settings else None)
     trials = [longest, *(find_trial(folder, *shorter_trial(longest, text)) for text in shorter)]
     if len({item.trial for item in trials}) < len(trials):
         raise BadConfig("--shorter: a name is given twice; name each trial once")
     with display() as show:
         try:
+            refuse_before_packing(folder, images, options, trials)
             passport = ensure_pack(folder, images, options, show.packing, show.say)
         except (BadData, MissingInput, BadConfig) as error:
             fail_without_pack(folder, trials, error)
@@ -121,10 +128,14 @@ def train(sweep: Sweep,
 
 def shorter_trial(longest: Trial, text: str) -> tuple[str, Trial]:
     """Return NAME=EPOCHS as a trial with the same other settings; raises BadConfig."""
-    name, _, epochs = text.rpartition("=")
-    if not (epochs.isdecimal() and int(epochs) < longest.epochs):
+    name, _, number_of_epochs = text.rpartition("=")
+    try:
+        epochs = int(parse_number(int, number_of_epochs))
+    except ValueError:
+        epochs = longest.epochs
+    if not epochs < longest.epochs:
         raise BadConfig(f"--shorter {text}: give NAME=EPOCHS with fewer than {longest.epochs} epochs")
-    found = make(Trial, {**asdict(longest), "trial": name, "epochs": int(epochs)})
+    found = make(Trial, {**asdict(longest), "trial": name, "epochs": epochs})
     if len(trajectories([found, longest])) > 1:
         raise BadConfig(f"--shorter {text}: under the schedule {longest.schedule} a longer trial does not contain a "
                         "shorter one; leave --shorter out")
@@ -133,14 +144,14 @@ def shorter_trial(longest: Trial, text: str) -> tuple[str, Trial]:
 
 @command(app, ImageOptions)
 def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False,
-         price: Annotated[float, typer.Option(help="The price of this machine per hour, in any currency.", min=0,
-                                              show_default=False)] = 0,
+         price: Annotated[float, typer.Option(help="The price of this machine per hour, in any currency.",
+                                              show_default=False, **number(float, 0, 1e12))] = 0,
          json: AsJson = False, **values: Any) -> None:
     """Estimate time, memory and cost of a sweep.
 
     Makes the pack if there is none, and measures a few steps on this machine; trains nothing.
     """
-    from job.data.prepare import ensure_pack
+    from job.data.prepare import ensure_pack, refuse_before_packing
     from job.folder.grid import load_grid
     from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_folder
@@ -149,6 +160,7 @@ def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indepe
 
     folder, options = open_folder(sweep), image_options(values)
     trials, _ = load_grid(folder, grid)
+    refuse_before_packing(folder, images, options, trials)
     with display(to_stderr=json) as show:
         passport = ensure_pack(folder, images, options, show.packing, show.say)
         show.passport(passport)

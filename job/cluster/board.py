@@ -1,5 +1,7 @@
 """TensorBoard for a sweep folder: mirror its event files to the local disk as they appear, and serve them."""
 
+import re
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -7,8 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from job.errors import BadConfig, JobError
+from job.folder.layout import check_sweep
 from job.folder.storage import Folder
+from job.trial import NAME_PATTERN
 
+# An event file's name: no "..", no separator, and room for the dot that is put in front of a half copied one.
+EVENTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 MIRROR_SECONDS = 5.0
 THREADS = 16
 
@@ -16,12 +22,13 @@ THREADS = 16
 def mirror(sweep: Folder, target: Path) -> int:
     """Copy new event files into `target`, one folder per trial, remove deleted ones, and return the number copied.
 
-    An event file never changes under its name, so comparing names is enough. Raises JobError if the storage fails.
+    An event file never changes under its name, so comparing names is enough. Names that would lead out of `target` are
+    passed over. Raises JobError if the storage fails.
     """
     wanted = {}
     for name in sweep.names("trials/"):
         parts = name.split("/")
-        if len(parts) == 4 and parts[2] == "events":
+        if len(parts) == 4 and parts[2] == "events" and NAME_PATTERN.fullmatch(parts[1]) and EVENTS.fullmatch(parts[3]):
             wanted[target / parts[1] / parts[3]] = name
     have = {path for path in target.rglob("*") if path.is_file()}
     for path in have - wanted.keys():
@@ -41,13 +48,15 @@ def mirror(sweep: Folder, target: Path) -> int:
 def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> None:
     """Mirror and serve until the process is stopped.
 
-    Raises BadConfig if the port is taken, JobError if the first mirror fails; a later outage is reported through `say`.
+    Raises BadConfig if host or port cannot be listened on. Whatever keeps the sweep from being read (an outage, a wrong
+    key, a sweep that does not exist yet) is reported through `say`, and waited for.
     """
     from tensorboard import default, program
 
+    refuse_address(host, port)
     with tempfile.TemporaryDirectory(prefix="trialgrid-board-") as folder:
         target = Path(folder)
-        mirror(sweep, target)
+        said = update(sweep, target, say, "")
         board = program.TensorBoard(default.get_plugins())
         board.configure(["tensorboard", f"--logdir={target}", f"--host={host}", f"--port={port}",
                          f"--reload_interval={MIRROR_SECONDS:g}", "--load_fast=false", f"--window_title={sweep.uri}"])
@@ -56,13 +65,36 @@ def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> No
         except program.TensorBoardServerException as error:
             raise BadConfig(f"--host {host} --port {port}: {error.msg}") from None
         say(f"TensorBoard of {sweep.uri} at {url} (Ctrl-C stops it)")
-        said = ""
         while True:
             time.sleep(MIRROR_SECONDS)
-            try:
-                mirror(sweep, target)
-                said = ""
-            except JobError as error:
-                if str(error) != said:
-                    said = str(error)
-                    say(f"{said}; trying again every {MIRROR_SECONDS:g} s")
+            said = update(sweep, target, say, said)
+
+
+def refuse_address(host: str, port: int) -> None:
+    """Raise BadConfig if no server can listen here: TensorBoard itself would exit with 1 and half of the reason."""
+    # As TensorBoard chooses it.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        address = socket.getaddrinfo(host or "\0", port, family, socket.SOCK_STREAM)[0][4]
+    except (OSError, ValueError):
+        raise BadConfig(f"--host {host!r}: no such address; give one of this machine, such as localhost, or 0.0.0.0 "
+                        "for all") from None
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(address)
+        except OSError as error:
+            raise BadConfig(f"--host {host} --port {port}: {error.strerror}; give a free port (0: any), and an address "
+                            "of this machine") from None
+
+
+def update(sweep: Folder, target: Path, say: Callable[[str], None], said: str) -> str:
+    """Mirror once; return what keeps it from working, or '', and `say` it unless it is what was said before."""
+    try:
+        if not mirror(sweep, target) and not any(target.iterdir()):
+            check_sweep(sweep)
+    except JobError as error:
+        if str(error) != said:
+            say(f"{error}; trying again every {MIRROR_SECONDS:g} s")
+        return str(error)
+    return ""

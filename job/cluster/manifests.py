@@ -23,7 +23,9 @@ PERMANENT = sorted([USAGE_EXIT_CODE, *(kind.exit_code for kind in PERMANENT_ERRO
 CONTAINER = "trial"
 NAME_LENGTH = 63
 GRACE_SECONDS, KEEP_SECONDS, BACKOFF_LIMIT, SHM = 120, 7 * 24 * 3600, 6, "1Gi"
-SERVICE_ACCOUNT, CONFIG, SECRET = "trialgrid", "trialgrid", "trialgrid-s3"
+SERVICE_ACCOUNT, SECRET = "trialgrid", "trialgrid-s3"
+# Of the namespace and of the sweep in it; of a name that both have, the later one's value holds.
+CONFIGS = ("trialgrid", "trialgrid-sweep")
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001,
                   "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
@@ -61,7 +63,8 @@ def trial_job(args: list[str], name: str, longest: Trial, options: ClusterOption
     title = dns_name(f"{name[:20]}-t{longest.trial}-lr{longest.lr:.0e}-ep{longest.epochs:03d}")
     metadata: dict[str, Any] = {"name": title[:NAME_LENGTH - len(ending)].rstrip("-") + ending}
     metadata |= {"namespace": options.namespace} if options.namespace else {}
-    metadata |= {"labels": labels, "annotations": {"trialgrid/sweep": args[1]}}
+    # What a variable stands for, kustomize says.
+    metadata |= {"labels": labels} | ({} if "$(" in args[1] else {"annotations": {"trialgrid/sweep": args[1]}})
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
@@ -108,30 +111,20 @@ def job_spec(args: list[str], labels: dict[str, str], options: ClusterOptions) -
 def pod_spec(args: list[str], options: ClusterOptions) -> dict[str, Any]:
     """Return the pod spec of a Job, which satisfies the Pod Security Standard 'restricted'."""
     limits, tolerations = {"memory": canonical(options.memory)}, []
-    env = [{"name": "IMAGE", "value": options.image}]
+    limits |= {"cpu": canonical(options.cpu_limit)} if options.cpu_limit else {}
+    limits |= {"ephemeral-storage": canonical(options.disk_limit)} if options.disk_limit else {}
     if options.gpu_resource != "none":
         # A string, because the API server writes it back as one.
         limits[options.gpu_resource] = "1"
         taint = "nvidia.com/gpu" if options.gpu_resource.startswith("nvidia.com/") else options.gpu_resource
         tolerations = [{"key": taint, "operator": "Exists", "effect": "NoSchedule"}]
-        # A GPU that is requested and not visible is an error, not a reason to train on the CPU.
-        env += [{"name": "TRIALGRID_DEVICE", "value": "cuda"}]
-    else:
-        # Some nodes give every container all GPUs; this hides them.
-        env += [{"name": "TRIALGRID_DEVICE", "value": "cpu"}, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
     requests = {"cpu": canonical(options.cpu), "memory": canonical(options.memory),
                 "ephemeral-storage": canonical(options.tmp)}
     mounts = {"shm": "/dev/shm", "tmp": "/tmp"}  # noqa: S108 - the pod's own
     container = {
         "name": CONTAINER, "image": options.image, "imagePullPolicy": "IfNotPresent", "args": args,
-        "envFrom": [{"configMapRef": {"name": CONFIG, "optional": True}}],
-        "env": [*env,
-                # As many threads as the pod has cores, not as many as the node has.
-                {"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu"}}},
-                {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-                *({"name": key, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key, "optional": True}}}
-                  for key in SECRET_KEYS)],
+        "envFrom": [{"configMapRef": {"name": name, "optional": True}} for name in CONFIGS],
+        "env": environment(options),
         "resources": {"requests": requests, "limits": limits},
         "securityContext": RESTRICTED_CONTAINER,
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()]}
@@ -143,6 +136,26 @@ def pod_spec(args: list[str], options: ClusterOptions) -> dict[str, Any]:
         "containers": [container],
         "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHM}},
                     {"name": "tmp", "emptyDir": {"sizeLimit": canonical(options.tmp)}}]}
+
+
+def environment(options: ClusterOptions) -> list[dict[str, Any]]:
+    """Return the variables of a Job's container, spelled out as the API server writes them back.
+
+    Without apiVersion and divisor, which it would add, a server-side apply after a client-side one conflicts.
+    """
+    # A GPU that is requested and not visible is an error, not a reason to train on the CPU.
+    values = {"IMAGE": options.image, "TRIALGRID_DEVICE": "cuda"}
+    if options.gpu_resource == "none":
+        # Some nodes give every container all GPUs; void hides them.
+        values |= {"TRIALGRID_DEVICE": "cpu", "NVIDIA_VISIBLE_DEVICES": "void"}
+    sources = {
+        # As many threads as the pod has cores, not as many as the node has. A divisor of 0 stands for 1.
+        "OMP_NUM_THREADS": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "0"}},
+        "POD_NAME": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
+        "NODE_NAME": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}},
+        **{key: {"secretKeyRef": {"name": SECRET, "key": key, "optional": True}} for key in SECRET_KEYS}}
+    return [*({"name": name, "value": value} for name, value in values.items()),
+            *({"name": name, "valueFrom": source} for name, source in sources.items())]
 
 
 class Dumper(yaml.SafeDumper):

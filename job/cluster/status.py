@@ -1,16 +1,17 @@
 """What a sweep is doing now, from its folder alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from job.errors import BadConfig
-from job.folder.attempts import num_attempts, read_attempt
-from job.folder.grid import read_grid
-from job.folder.layout import PACK, PASSPORT, read_epochs, read_json, read_row, trial_file, trial_work, trials_with
-from job.folder.storage import Folder, join
+from job.folder.attempts import Attempt, num_attempts, read_attempt
+from job.folder.grid import known_trials, trial_of
+from job.folder.layout import PACK, PASSPORT, read_epochs, read_pack_hash, trial_file, trial_work, trials_with
+from job.folder.storage import Folder
 from job.record import Epoch, Row, finite
+from job.results.intact import Damage, intact_row
 from job.results.summary import natural, rank
 from job.training.stopping import is_better
 from job.trial import Trial
@@ -23,8 +24,8 @@ THREADS = 16
 class TrialStatus:
     """One trial's state and figures: those of its best epoch so far, and those of its last one.
 
-    state: waiting, with NAME (the longer trial NAME passes through it), running, stopped, interrupted, done, diverged
-    or failed. is_best: whether `job gather` ranks the trial first at this moment.
+    state: waiting, with NAME (the longer trial NAME passes through it), running, stopped, interrupted, done, diverged,
+    failed, or damaged (its row cannot be read). is_best: whether `job gather` ranks the trial first at this moment.
     """
 
     trial: Trial
@@ -46,39 +47,44 @@ class TrialStatus:
     @property
     def has_row(self) -> bool:
         """Whether it has ended, well or not."""
-        return self.state in ("done", "diverged", "failed")
+        return self.state in ("done", "diverged", "failed", "damaged")
 
 
-def sweep_status(sweep: Folder) -> list[TrialStatus]:
-    """Return the state of each trial of the grid, and of each other trial with a row.
+@dataclass(frozen=True)
+class SweepStatus:
+    """The state of each trial, and the damaged files that were found on the way."""
 
-    Raises MissingInput if there is no grid.
+    trials: list[TrialStatus]
+    damaged: list[Damage]
+
+    def __iter__(self) -> Iterator[TrialStatus]:
+        return iter(self.trials)
+
+
+def sweep_status(sweep: Folder) -> SweepStatus:
+    """Return the state of each trial of the grid, and of each other trial with a row; without a grid, of those begun.
+
+    A trial of the grid whose row is damaged is in the state damaged. Raises MissingInput if there is neither.
     """
-    trials = read_grid(sweep)
-    others = trials_with(sweep, "row.json") - {trial.trial for trial in trials}
-    trials += [trial_of(sweep, row) for name in sorted(others, key=natural) if (row := read_row(sweep, name))]
+    trials = known_trials(sweep)
+    names = [trial.trial for trial in trials]
+    names += sorted(trials_with(sweep, "row.json").difference(names), key=natural)
     with ThreadPoolExecutor(THREADS) as pool:
-        rows = list(pool.map(lambda trial: read_row(sweep, trial.trial), trials))
-        found = list(pool.map(lambda trial, row: trial_status(sweep, trial, row), trials, rows))
-    best = best_trial(sweep, [row for row in rows if row])
-    return note_trajectories([replace(item, is_best=item.trial.trial == best) for item in found])
-
-
-def trial_of(sweep: Folder, row: Row) -> Trial:
-    """Return the trial of a row that the grid does not name; raises BadConfig for settings that are not a trial's."""
-    try:
-        return Trial(**{spec.name: row.settings[spec.name] for spec in fields(Trial) if spec.name in row.settings})
-    except (ValueError, TypeError) as error:
-        name = join(sweep.uri, trial_file(row.trial, "row.json"))
-        raise BadConfig(f"{name}: not a row of this program ({error})") from None
+        rows = dict(zip(names, pool.map(lambda name: intact_row(sweep, name), names), strict=True))
+        trials += [trial_of(row.settings) for name in names[len(trials):] if isinstance(row := rows[name], Row)]
+        found = list(pool.map(lambda trial: trial_status(sweep, trial, rows[trial.trial]), trials))
+    best = best_trial(sweep, [row for row in rows.values() if isinstance(row, Row)])
+    noted = note_trajectories([replace(item, is_best=item.trial.trial == best) for item, _ in found])
+    damaged = [row for row in rows.values() if isinstance(row, Damage)]
+    return SweepStatus(noted, damaged + [damage for _, damage in found if damage])
 
 
 def best_trial(sweep: Folder, rows: Sequence[Row]) -> str:
     """Return the name of the trial that `job gather` ranks first among these rows, or ''."""
-    passport = read_json(sweep, PASSPORT) if rows else None
-    if not passport:
+    pack_hash = read_pack_hash(sweep) if rows else ""
+    if not pack_hash:
         return ""
-    table, _ = rank(rows, passport["pack_hash"])
+    table, _ = rank(rows, pack_hash)
     return str(next(iter(table[table["rank"] == 1]["trial"]), ""))
 
 
@@ -92,19 +98,32 @@ def note_trajectories(found: Sequence[TrialStatus]) -> list[TrialStatus]:
     return noted
 
 
-def trial_status(sweep: Folder, trial: Trial, row: Row | None) -> TrialStatus:
-    """Return the status from a trial's row if it has one, else from its last attempt and its epochs so far."""
+def trial_status(sweep: Folder, trial: Trial, row: Row | Damage | None) -> tuple[TrialStatus, Damage | None]:
+    """Return the status from a trial's row if it has one, else from its last attempt and its epochs so far.
+
+    The second: what is wrong with the table of epochs, if it is read.
+    """
     work = trial_work(trial.trial)
     number = num_attempts(sweep, work)
+    if isinstance(row, Damage):
+        return TrialStatus(trial, "damaged", attempts=number, cause=row.reason), None
     if row:
         return TrialStatus(
             trial, row.status, row.epochs_run, row.best_epoch, row.best_val_acc, row.best_val_loss, row.last_val_acc,
-            row.last_val_loss, row.images_per_second, attempts=number, host=row.host, cause=row.cause)
+            row.last_val_loss, row.images_per_second, attempts=number, host=row.host, cause=row.cause), None
     if not number:
-        return TrialStatus(trial, "waiting")
+        return TrialStatus(trial, "waiting"), None
     last = read_attempt(sweep, work, number)
+    try:
+        return unfinished(trial, last, number, read_epochs(sweep, trial.trial)), None
+    except BadConfig as error:
+        damage = Damage(trial.trial, trial_file(trial.trial, "epochs.csv"), str(error))
+        return unfinished(trial, last, number, []), damage
+
+
+def unfinished(trial: Trial, last: Attempt, number: int, epochs: Sequence[Epoch]) -> TrialStatus:
+    """Return the status of a trial without a row, from its last attempt (of so many) and its epochs so far."""
     state = "running" if last.is_alive else "interrupted" if last.state == "running" else "stopped"
-    epochs = read_epochs(sweep, trial.trial)
     # Before its first heartbeat an attempt stands where the attempts before it ended.
     epoch = len(epochs) if last.epoch is None else last.epoch
     found = TrialStatus(
@@ -143,9 +162,10 @@ def pack_status(sweep: Folder) -> str:
     return f"the pack {doing} (attempt {number} on {last.host}{count}{'; ' + last.cause if last.cause else ''})"
 
 
-def status_json(found: Sequence[TrialStatus], pack: str) -> dict[str, Any]:
+def status_json(found: SweepStatus, pack: str) -> dict[str, Any]:
     """Return the status for programs; the keys of a trial that row.json has too have the same names."""
-    return {"pack": pack or "complete", "trials": [as_json(item) for item in found]}
+    damaged = {"damaged": [asdict(item) for item in found.damaged]} if found.damaged else {}
+    return {"pack": pack or "complete", "trials": [as_json(item) for item in found], **damaged}
 
 
 def as_json(item: TrialStatus) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """The status of a sweep on the screen, once or after each change."""
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from job.cluster.status import TrialStatus, pack_status, status_json, sweep_status
-from job.errors import TryAgain
+from job.cluster.status import SweepStatus, TrialStatus, pack_status, status_json, sweep_status
+from job.errors import BadData, TryAgain
+from job.folder.escape import lines_for_terminal
 from job.folder.storage import Folder
+from job.results.intact import refuse_damaged
 from job.results.json_output import print_json
 from job.results.terminal import Column, console, fitting, table_of
 from job.training.display import clock
@@ -21,7 +23,7 @@ WATCH_SECONDS = 5.0
 def watch_status(sweep: Folder, as_json: bool = False) -> None:
     """Show the status again and again until every trial has a row; into a pipe, or as JSON, after each change.
 
-    An outage of the storage is reported, and waited for.
+    An outage of the storage is reported, and waited for. Raises BadData at the end if a file is damaged.
     """
     screen, before = console(), None
     with Live(console=screen, auto_refresh=False, transient=True) as live:
@@ -29,31 +31,37 @@ def watch_status(sweep: Folder, as_json: bool = False) -> None:
             try:
                 found, pack = sweep_status(sweep), pack_status(sweep)
             except TryAgain as error:
-                Console(stderr=True).print(f"{error}; asking again", markup=False, highlight=False)
+                Console(stderr=True).print(lines_for_terminal(f"{error}; asking again"), markup=False, highlight=False)
                 time.sleep(WATCH_SECONDS)
                 continue
             now = [(item.state, item.epoch) for item in found]
             if as_json and now != before:
-                print_json("status", sweep, status_json(found, pack), indent=None)
+                with contextlib.suppress(BadData):
+                    print_json("status", sweep, status_json(found, pack), indent=None)
             elif screen.is_terminal and not as_json:
                 live.update(render(found, pack, screen.width), refresh=True)
             elif now != before:
-                print_status(found, pack, screen)
+                screen.print(render(found, pack, screen.width))
             before = now
             if all(item.has_row for item in found):
                 break
             time.sleep(WATCH_SECONDS)
     if screen.is_terminal and not as_json:
-        print_status(found, "", screen)
+        screen.print(render(found, "", screen.width))
+    refuse_damaged(found.damaged)
 
 
-def print_status(found: Sequence[TrialStatus], pack: str, screen: Console | None = None) -> None:
-    """Print a table of the trials, the causes of failures and stops, and how many trials are in which state."""
+def print_status(found: SweepStatus, pack: str, screen: Console | None = None) -> None:
+    """Print a table of the trials, the causes of failures and stops, and how many trials are in which state.
+
+    Raises BadData at the end if a file is damaged.
+    """
     screen = screen or console()
     screen.print(render(found, pack, screen.width))
+    refuse_damaged(found.damaged)
 
 
-def render(found: Sequence[TrialStatus], pack: str, width: int) -> RenderableType:
+def render(found: SweepStatus, pack: str, width: int) -> RenderableType:
     """The table as wide as the screen, a line for each cause, and the counts."""
     def figures(name: str, kind: str) -> list[str]:
         return ["" if (value := getattr(item, name)) is None else format(value, kind) for item in found]
@@ -77,12 +85,13 @@ def render(found: Sequence[TrialStatus], pack: str, width: int) -> RenderableTyp
     texts = [pack] if pack else []
     hidden = [column.heading for column in columns if column not in shown and any(column.cells)]
     texts += [f"hidden at {width} columns: {', '.join(hidden)}"] if hidden else []
-    texts += [cause_line(item) for item in found if item.cause]
+    texts += [cause_line(item) for item in found if item.cause and item.state != "damaged"]
+    texts += [f"a file is damaged: {item}" for item in found.damaged]
     counts = Counter("within a longer trial" if item.state.startswith("with ") else item.state for item in found)
     texts.append(", ".join(f"{count} {state}" for state, count in counts.items()))
     if any(item.is_best for item in found):
         texts[-1] += "; * the best trial so far, @ the best epoch"
-    return Group(table, *map(Text, texts))
+    return Group(table, *(Text(lines_for_terminal(text)) for text in texts))
 
 
 def cause_line(item: TrialStatus) -> str:

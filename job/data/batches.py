@@ -9,9 +9,6 @@ from torch import Tensor
 
 from job.data.augment import Draws, center_boxes, finish, maps_of_boxes, normalise, sample_each, sample_ragged
 
-# The first study resizes the short side to 256 and crops 224 pixels; other sizes keep this ratio.
-RESIZE_OVER_CROP = 256 / 224
-
 
 @dataclass(frozen=True)
 class Batches:
@@ -118,8 +115,3 @@ def crop_centers(images: Sequence[Tensor], size: int) -> Tensor:
     boxes = center_boxes(sizes_N2, size).long().tolist()
     crops = [image[top:top + size, left:left + size] for image, (top, left, _, _) in zip(images, boxes, strict=True)]
     return torch.stack(crops).permute(0, 3, 1, 2)
-
-
-def resize_side(image_size: int) -> int:
-    """Return the short side to which validation resizes an image before it crops image_size: 256 for 224."""
-    return round(image_size * RESIZE_OVER_CROP)

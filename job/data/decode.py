@@ -3,16 +3,31 @@
 import io
 import struct
 import warnings
+import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-# Pillow's own limit for a decompression bomb, and an aspect ratio that keeps a packed image under about 4 MB.
-MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-MOST_ASPECT = 20
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+from job.data import damage, jpeg, png, tiff, webp
+from job.data.bounds import MOST_ASPECT, MOST_PIXELS, Refused, can_allocate, check_size, memory_for
+from job.data.colour import ToRgb, grey_to_rgb, to_rgb, upright_rgb
+from job.data.orientation import orientation_in, orientation_of
+from job.errors import TryAgain
+
+__all__ = ["MOST_ASPECT", "MOST_PIXELS", "Rejected", "decode"]
+
+# What Pillow's decoders raise for damaged files; found by flipping bytes of real files.
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, ArithmeticError,
+          AttributeError, RuntimeError, struct.error, zlib.error)
+SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {
+    "JPEG": jpeg.SIGNATURE, "PNG": png.SIGNATURE, "GIF": (b"GIF87a", b"GIF89a"), "BMP": b"BM",
+    "TIFF": tiff.SIGNATURES}
+CONTAINERS: dict[str, Any] = {"JPEG": jpeg, "PNG": png, "TIFF": tiff}
+OUT_OF_MEMORY = ("memory ran out while an image was decoded; free some memory, or allow this process more of it, then "
+                 "start again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,48 +42,94 @@ def decode(data: bytes, short_side: int) -> NDArray[np.uint8] | Rejected:
 
     It takes the first frame, applies EXIF rotation, puts transparency on white and scales 16 bits to 8. It resizes like
     torchvision's Resize on a PIL image (bilinear, antialiased), so that a centre crop equals torchvision's exactly.
+    Raises TryAgain if memory runs out, which says nothing about the image.
     """
     if not data:
         return Rejected("empty file (0 bytes)")
+    kind = kind_of(data)
+    if not kind:
+        return Rejected("not an image in a supported format (JPEG, PNG, WebP, GIF, BMP, TIFF)")
+    num_pixels = [0]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MOST_PIXELS:
-                    return Rejected(f"{width} x {height} is more than {MOST_PIXELS:,} pixels (decompression bomb)")
-                if max(width, height) > MOST_ASPECT * min(width, height):
-                    return Rejected(f"{width} x {height} is more than {MOST_ASPECT} times as long as wide; crop it")
-                rgb = to_rgb(ImageOps.exif_transpose(image))
-        return np.asarray(resize(rgb, short_side))
+            return decode_kind(data, kind, short_side, num_pixels)
+    except Refused as error:
+        return Rejected(str(error))
     except Image.DecompressionBombError:
         return Rejected(f"more than {MOST_PIXELS:,} pixels (decompression bomb)")
-    except UnidentifiedImageError:
-        return Rejected("not an image in a supported format (JPEG, PNG, WebP, GIF, BMP, TIFF)")
-    # Pillow's decoders raise these for damaged files; found by flipping bytes of real files.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
-            struct.error) as error:
-        return Rejected(f"damaged: {error or type(error).__name__}")
+    except DAMAGE as error:
+        cause: Exception = error
+        # A decoder that gets too little memory says that the file is damaged.
+        if can_allocate(memory_for(num_pixels[0], len(data))):
+            return Rejected(damage_of(data, kind, error))
+    except MemoryError as error:
+        cause = error
+    raise TryAgain(OUT_OF_MEMORY) from cause
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any of Pillow's modes to RGB; raises ValueError for 32-bit float images, whose range is undefined."""
+def kind_of(data: bytes) -> str:
+    """Return the format that the first bytes name, or ''."""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((kind for kind, signatures in SIGNATURES.items() if data.startswith(signatures)), "")
+
+
+def damage_of(data: bytes, kind: str, error: Exception) -> str:
+    """Return the reason for rejecting a file that Pillow cannot decode."""
+    if isinstance(error, UnidentifiedImageError):
+        return tiff.describe(data) if kind == "TIFF" else f"damaged: the header of the {kind} cannot be read"
+    return f"damaged: {str(error) or type(error).__name__}"
+
+
+def decode_kind(data: bytes, kind: str, short_side: int, num_pixels: list[int]) -> NDArray[np.uint8]:
+    """Decode a file of a known format; if that fails, try it without its metadata.
+
+    Pillow fails on a tag of the wrong type, or on a long compressed text, beside sound pixels. num_pixels[0] becomes
+    the size of the image, also if decoding fails.
+    """
+    if kind == "TIFF":
+        tiff.silence_libtiff()
+    if kind == "WEBP":
+        width, height = webp.canvas_size(data)
+        check_size(width, height, kind)
+        # Pillow's WebP decoder takes its memory when the file is opened.
+        num_pixels[0] = width * height
+    elif kind in CONTAINERS:
+        CONTAINERS[kind].check(data)
+    try:
+        return decode_file(data, kind, short_side, num_pixels, None)
+    except DAMAGE:
+        plain = CONTAINERS[kind].without_metadata(data) if kind in CONTAINERS else None
+        if plain is None or plain == data:
+            raise
+        told = 1 if kind == "TIFF" else orientation_in(CONTAINERS[kind].exif(data))
+    return decode_file(plain, kind, short_side, num_pixels, told)
+
+
+def decode_file(data: bytes, kind: str, short_side: int, num_pixels: list[int], told: int | None) -> NDArray[np.uint8]:
+    """Decode a file by Pillow; told: the orientation, or None to ask Pillow for it."""
+    with Image.open(io.BytesIO(data), formats=[kind]) as image:
+        check_size(*image.size, kind)
+        num_pixels[0] = image.width * image.height
+        watched = damage.watch(image, jpeg.header_size(data)) if kind == "JPEG" else []
+        image.load()
+        if any(decoder.is_damaged() for decoder in watched):
+            raise ValueError("the image data breaks off or is overwritten")
+        return upright_rgb(image, told or orientation_of(image), short_side, converter(image, data, kind))
+
+
+def converter(image: ImageFile.ImageFile, data: bytes, kind: str) -> ToRgb:
+    """Return the function that converts this image's samples to RGB, by what its file says of them."""
+    transparent = image.info.get("transparency")
+    if image.mode in ("F", "LAB"):
+        raise Refused(f"an image of Pillow's mode {image.mode} is not supported; save it as a PNG of 8 or 16 bits")
+    if image.mode.startswith("I") and kind == "TIFF":
+        found = tiff.read_directory(data)
+        assert found
+        return grey_to_rgb(2 ** found.first(tiff.BITS, 16) - 1, found.first(tiff.PHOTOMETRIC, 0) == 0, None)
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        # Integer modes hold 16-bit images (PNG, TIFF); Pillow's conversion would clip them to white.
-        image = Image.fromarray((np.clip(values, 0, 65535) // 257).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("32-bit float images are not supported; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(background, image)
-    return image.convert("RGB")
-
-
-def resize(image: Image.Image, short_side: int) -> Image.Image:
-    """Return the image with a shorter side of `short_side` pixels, its longer side in proportion, rounded down."""
-    width, height = image.size
-    short = min(width, height)
-    size = (int(short_side * width / short), int(short_side * height / short))
-    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+        return grey_to_rgb(65535, False, transparent if isinstance(transparent, int) else None)
+    if kind == "PNG" and transparent is not None:
+        image.info["transparency"] = png.in_8_bits(transparent, image.mode, png.bits_per_sample(data))
+    return to_rgb

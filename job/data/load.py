@@ -1,24 +1,22 @@
 """A pack -> memory: shards mapped from disk, checked, and kept on the GPU if they fit."""
 
-import csv
-import hashlib
-import io
-import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from job.data.batches import Batches, resize_side
+from job.data.batches import Batches
+from job.data.cache import local_copy, rebuild
 from job.data.pack import Passport
+from job.data.sizes import resize_side
 from job.data.source import SPLITS
-from job.errors import BadConfig, BadData, MissingInput
-from job.folder.storage import Folder, join, local_path
+from job.data.table import Packed, read_table
+from job.errors import BadConfig, BadData
+from job.folder.storage import Folder
 from job.trial import Trial
 
 # Of the GPU's free memory, the largest share that the pixels of a pack may take.
@@ -40,23 +38,30 @@ def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.
         raise BadConfig(f"image_size {trial.image_size} needs images with a short side of "
                         f"{wanted}, but the pack has {short_side}; prepare a new sweep folder with "
                         f"--short-side {wanted}")
-    table = local_copy(sweep, passport.table["name"], 0, passport.table["sha256"])
-    lines = list(csv.DictReader(io.StringIO(table.read_bytes().decode(), newline="")))
-    images = map_images(sweep, passport, [(int(line["height"]), int(line["width"])) for line in lines])
+    lines = read_lines(sweep, passport)
+    images = map_images(sweep, passport, lines)
     if wanted < short_side:
         images = [shrink(image, wanted) for image in images]
-    indices = {split: torch.tensor([i for i, line in enumerate(lines) if line["split"] == split], dtype=torch.int64)
+    indices = {split: torch.tensor([i for i, line in enumerate(lines) if line.split == split], dtype=torch.int64)
                for split in SPLITS}
     sizes_N2 = torch.tensor([image.shape[:2] for image in images])
-    labels_N = torch.tensor([passport.classes.index(line["label"]) for line in lines])
-    # Version 0.1 named the column "picture".
-    names = [line.get("image") or line["picture"] for line in lines]
+    labels_N = torch.tensor([passport.classes.index(line.label) for line in lines])
+    names = [line.image for line in lines]
     resident_P3 = make_resident(images, sizes_N2, device)
     return Batches(trial.image_size, device, images, sizes_N2, labels_N, indices, names, resident_P3)
 
 
-def map_images(sweep: Folder, passport: Passport, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Return images_HWC, uint8: views of the memory-mapped shards."""
+def read_lines(sweep: Folder, passport: Passport) -> list[Packed]:
+    """Return the table of the pack's images; raises BadData, naming the line, where it contradicts the passport."""
+    path = local_copy(sweep, passport.table["name"], 0, passport.table["sha256"])
+    try:
+        return read_table(path.read_bytes(), vars(passport))
+    except ValueError as error:
+        raise BadData(f"{path}: {error}; {rebuild(sweep)}") from None
+
+
+def map_images(sweep: Folder, passport: Passport, lines: Sequence[Packed]) -> list[Tensor]:
+    """Return images_HWC, uint8: views of the memory-mapped shards. Raises BadData unless each shard fits the table."""
     images: list[Tensor] = []
     verify = sum(int(str(shard["bytes"])) for shard in passport.shards) <= VERIFIED_BYTES
 
@@ -68,47 +73,28 @@ def map_images(sweep: Folder, passport: Passport, sizes: Sequence[tuple[int, int
     with ThreadPoolExecutor(NUM_FETCHERS) as threads:
         paths = list(threads.map(copy_of, passport.shards))
     for path, shard in zip(paths, passport.shards, strict=True):
-        with safe_open(path, framework="pt") as file:
-            pixels = file.get_tensor("pixels")
-        shard_sizes = sizes[len(images):len(images) + int(str(shard["num_images"]))]
-        parts = pixels.split([height * width * 3 for height, width in shard_sizes])
-        images += [part.view(height, width, 3) for part, (height, width) in zip(parts, shard_sizes, strict=True)]
+        here = lines[len(images):len(images) + int(str(shard["num_images"]))]
+        try:
+            pixels = read_pixels(path, sum(line.num_bytes for line in here))
+        except ValueError as error:
+            raise BadData(f"{path}: this file of the pack is damaged ({error}); {rebuild(sweep)}") from None
+        parts = pixels.split([line.num_bytes for line in here])
+        images += [part.view(line.height, line.width, 3) for part, line in zip(parts, here, strict=True)]
     return images
 
 
-def local_copy(sweep: Folder, name: str, num_bytes: int, sha256: str) -> Path:
-    """Return the local path of a file of the pack; one in object storage is copied once to the temporary folder.
-
-    A pack's files are named by their content, so a copy is valid for every sweep that names it. Raises BadData if the
-    size (unless 0) or the hash (unless '') differs from the passport's, and MissingInput if the file is gone.
-    """
-    if folder := local_path(sweep):
-        path = folder / "pack" / name
-    else:
-        cache = Path(tempfile.gettempdir()) / f"trialgrid-packs-{os.getuid()}"
-        cache.mkdir(mode=0o700, exist_ok=True)
-        path = cache / name
-        if not path.exists() or not is_intact(path, num_bytes, sha256):
-            handle, temporary = tempfile.mkstemp(dir=cache)
-            os.close(handle)
-            sweep.fetch(f"pack/{name}", Path(temporary))
-            Path(temporary).replace(path)
-    rebuild = f"delete {join(sweep.uri, 'pack/passport.json')} to make the pack again"
-    if not path.exists():
-        raise MissingInput(f"{path}: this file of the pack is missing; {rebuild}")
-    if not is_intact(path, num_bytes, sha256):
-        raise BadData(f"{path}: this file of the pack is damaged; {rebuild}")
-    return path
-
-
-def is_intact(path: Path, num_bytes: int, sha256: str) -> bool:
-    """Return whether a file has this size (unless 0) and this hash (unless '')."""
-    if num_bytes and path.stat().st_size != num_bytes:
-        return False
-    if not sha256:
-        return True
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+def read_pixels(path: Path, num_bytes: int) -> Tensor:
+    """Return the pixels of a shard, memory-mapped; raises ValueError unless there are this many bytes of them."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.get_slice("pixels")
+            form, shape = found.get_dtype(), found.get_shape()
+            if (form, shape) != ("U8", [num_bytes]):
+                raise ValueError(f"it holds {form} {shape}, but its images have {num_bytes} bytes")
+            pixels: Tensor = file.get_tensor("pixels")
+            return pixels
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
 
 
 def shrink(image_HWC: Tensor, short_side: int) -> Tensor:

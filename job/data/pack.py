@@ -6,8 +6,6 @@ concurrent builders never disturb each other; the first passport written makes i
 """
 
 import collections
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -16,12 +14,16 @@ from typing import Any
 import numpy as np
 import PIL
 
+from job.data.names import Labelled
+from job.data.passport import check_passport
 from job.data.shards import make_shards
-from job.data.source import SPLITS, Labelled, Source
+from job.data.source import SPLITS, Source
 from job.data.split import assign_splits
+from job.data.table import write_table
 from job.errors import BadConfig, BadData
 from job.folder.layout import PACK, PASSPORT, digest, read_json
 from job.folder.storage import Folder, join
+from job.folder.untrusted import MOST_PASSPORT_BYTES, check_types
 from job.trial import ImageOptions
 
 RARE_SHARE = 0.1
@@ -54,28 +56,19 @@ class Passport:
     versions: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A line of images-*.csv: one usable image."""
-
-    image: str
-    label: str
-    split: str
-    height: int
-    width: int
-    shard: int
-    sha256: str
-
-
 def read_passport(folder: Folder) -> Passport | None:
     """Return the pack's passport, or None while there is no complete pack; raises BadConfig if it is damaged."""
-    found = read_json(folder, PASSPORT)
+    found = read_json(folder, PASSPORT, MOST_PASSPORT_BYTES)
     if found is None:
         return None
     found = with_current_keys(found)
-    if missing := [spec.name for spec in fields(Passport) if spec.name not in found]:
-        raise BadConfig(f"{join(folder.uri, PASSPORT)}: damaged, {', '.join(missing)} missing; delete it to make the "
-                        "pack again")
+    try:
+        if missing := [spec.name for spec in fields(Passport) if spec.name not in found]:
+            raise ValueError(f"{', '.join(missing)} missing")
+        check_types(Passport, found)
+        check_passport(found)
+    except ValueError as error:
+        raise BadConfig(f"{join(folder.uri, PASSPORT)}: damaged, {error}; delete it to make the pack again") from None
     return Passport(**{spec.name: found[spec.name] for spec in fields(Passport)})
 
 
@@ -153,18 +146,20 @@ def describe(source: Source, options: ImageOptions, made: Made,
                       "leave the class out")
     splits = assign_splits(labels, made.digests, [item.split for item in kept], options)
     counts = collections.Counter(zip(splits, labels, strict=True))
-    table = images_table(made, splits)
+    lines = [(item.image, item.label, split, *line)
+             for item, split, line in zip(kept, splits, made.lines, strict=True)]
+    table, hashed = write_table(lines, for_spreadsheets=True), write_table(lines, for_spreadsheets=False)
     duplicates, conflicts = find_duplicates(kept, made.digests)
     recorded = {key: value for key, value in asdict(options).items() if key != "max_bad"}
     core = json.dumps([recorded, source.classes, [shard["sha256"] for shard in made.shards],
-                       digest(HASHED_HEADER + table.partition(b"\n")[2])])
+                       digest(HASHED_HEADER + hashed.partition(b"\n")[2])])
     passport = Passport(
         pack_hash=digest(core.encode()), source=source.uri, options=asdict(options), classes=source.classes,
         positive=source.classes[-1] if len(source.classes) == 2 else "",
         num_images=len(kept), counts={split: {c: counts[split, c] for c in source.classes} for split in SPLITS},
         rejected=rejected, duplicates=duplicates, conflicts=conflicts,
         left_out=[item.image for item, split in zip(kept, splits, strict=True) if not split],
-        warnings=warn(source.classes, collections.Counter(labels), conflicts),
+        warnings=source.notes + warn(source.classes, collections.Counter(labels), conflicts),
         table={"name": f"images-{digest(table)[:16]}.csv", "sha256": digest(table)}, shards=made.shards,
         versions={"pillow": PIL.__version__, "numpy": np.__version__})
     return passport, table
@@ -187,16 +182,6 @@ def find_duplicates(kept: Sequence[Labelled], digests: Sequence[str]) -> tuple[l
     same = [group for group in groups.values() if len(group) > 1]
     conflicts = [group for group in same if len({item.label for item in group}) > 1]
     return [[i.image for i in group] for group in same], [[i.image for i in group] for group in conflicts]
-
-
-def images_table(made: Made, splits: Sequence[str]) -> bytes:
-    """Return images-*.csv as bytes: one line per image, in the order of the shards."""
-    text = io.StringIO(newline="")
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow([spec.name for spec in fields(Packed)])
-    for item, split, line in zip(made.kept, splits, made.lines, strict=True):
-        lines.writerow([item.image, item.label, split, *line])
-    return text.getvalue().encode()
 
 
 def publish(folder: Folder, passport: Passport, table: bytes) -> Passport:

@@ -6,12 +6,8 @@ A process returns only what the table needs; the pixels are never copied between
 import collections
 import hashlib
 import itertools
-import multiprocessing
-import os
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,19 +16,21 @@ from safetensors.numpy import save
 
 from job.data.cores import num_cores
 from job.data.decode import Rejected, decode
-from job.data.memory import keep_freed_memory
+from job.data.decoders import Task, in_processes
 from job.errors import MissingInput, TryAgain
 from job.folder.layout import digest
-from job.folder.storage import Folder, open_folder
+from job.folder.storage import Folder
 
 SHARD_BYTES = 64 << 20
 # A share is the work of one process at a time: small enough that many processes have work, large enough for a shard. It
 # depends only on the number of images, so every machine makes the same pack.
 NUM_SHARES, LEAST_SHARE, LARGEST_SHARE = 64, 32, 256
-# Decoding this many takes less time than starting processes.
+# Decoding this many takes less time than starting more than one process.
 FEW_IMAGES = 64
 # Readers of object storage mostly wait, so each process has several.
 NUM_READERS, NUM_READ_AHEAD = 4, 8
+# Decodes the image at a place of a list, to a short side.
+Decode = Callable[[int, bytes, int], NDArray[np.uint8] | Rejected]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,43 +53,17 @@ class Share:
 def make_shards(source: Folder, sweep: Folder, names: Sequence[str], short_side: int) -> Iterator[Share]:
     """Yield the shares of the images, in order, each after its shards are written; memory holds one shard per process.
 
-    An outcome's shard number counts from 0 within its share. Raises TryAgain if a decoding process is killed.
+    An outcome's shard number counts from 0 within its share. Raises TryAgain if memory runs out.
     """
     size = min(LARGEST_SHARE, max(LEAST_SHARE, -(-len(names) // NUM_SHARES)))
-    shares = [names[start:start + size] for start in range(0, len(names), size)]
+    tasks = [Task(source.uri, sweep.uri, names[start:start + size], short_side, number)
+             for number, start in enumerate(range(0, len(names), size))]
     # One more than there are cores, because a process that writes a shard waits for the disk or the store.
-    num_processes = min(num_cores() + 1, len(shares)) if len(names) > FEW_IMAGES else 1
-    if num_processes == 1:
-        for number, share in enumerate(shares):
-            yield make_share(source, sweep, share, short_side, number)
-        return
-    in_flight: collections.deque[Future[Share]] = collections.deque()
-    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"), begin_process) as pool:
-        try:
-            for number, share in enumerate(shares):
-                in_flight.append(pool.submit(make_share_there, source.uri, sweep.uri, share, short_side, number))
-                if len(in_flight) > 2 * num_processes:
-                    yield in_flight.popleft().result()
-            while in_flight:
-                yield in_flight.popleft().result()
-        # The second: the pool broke while it started another process.
-        except (BrokenProcessPool, OSError):
-            raise TryAgain("a decoding process was killed, probably because memory ran out; free some memory, then "
-                           "start again") from None
-        finally:
-            # After an early end, by a signal for example, do not wait for images from a slow store.
-            if in_flight:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in multiprocessing.active_children():
-                    process.kill()
+    yield from in_processes(tasks, min(num_cores() + 1, len(tasks)) if len(names) > FEW_IMAGES else 1)
 
 
-def make_share_there(source: str, sweep: str, names: Sequence[str], short_side: int, number: int) -> Share:
-    """Call `make_share` in another process; folders are passed as URIs."""
-    return make_share(open_folder(source), open_folder(sweep), names, short_side, number)
-
-
-def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: int, number: int) -> Share:
+def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: int, number: int,
+               decode_one: Decode) -> Share:
     """Read, decode and hash some images, and write their shards, whose names contain their hashes."""
     share, unwritten, num_bytes = Share([], []), list[NDArray[np.uint8]](), 0
 
@@ -103,7 +75,7 @@ def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: 
         share.shards.append({"name": name, "sha256": sha256, "bytes": len(data), "num_images": len(unwritten)})
         unwritten.clear()
 
-    for sha256, found in read_and_decode(source, names, short_side):
+    for sha256, found in read_and_decode(source, names, short_side, decode_one):
         if isinstance(found, Rejected):
             share.outcomes.append(Outcome(sha256, None, found.reason))
             continue
@@ -118,8 +90,13 @@ def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: 
     return share
 
 
-def read_and_decode(source: Folder, names: Sequence[str],
-                    short_side: int) -> Iterator[tuple[str, NDArray[np.uint8] | Rejected]]:
+def decode_here(place: int, data: bytes, short_side: int) -> NDArray[np.uint8] | Rejected:
+    """Decode the image at a place of a list, in this process and without its limits."""
+    return decode(data, short_side)
+
+
+def read_and_decode(source: Folder, names: Sequence[str], short_side: int,
+                    decode_one: Decode = decode_here) -> Iterator[tuple[str, NDArray[np.uint8] | Rejected]]:
     """Yield the SHA-256 of each image's file, and its pixels or the rejection; a few threads read ahead."""
     def read(name: str) -> bytes | Rejected:
         try:
@@ -133,23 +110,14 @@ def read_and_decode(source: Folder, names: Sequence[str],
     with ThreadPoolExecutor(NUM_READERS) as threads:
         rest = iter(names)
         reading = collections.deque(threads.submit(read, name) for name in itertools.islice(rest, NUM_READ_AHEAD))
-        while reading:
+        for place, name in enumerate(names):
             data = reading.popleft().result()
             reading.extend(threads.submit(read, name) for name in itertools.islice(rest, 1))
             if isinstance(data, Rejected):
                 yield "", data
-            else:
-                yield hashlib.sha256(data).hexdigest(), decode(data, short_side)
-
-
-def begin_process() -> None:
-    """Set up a decoding process: keep freed memory, and end when the parent process has ended for any reason."""
-    keep_freed_memory()
-    parent = multiprocessing.parent_process()
-    assert parent
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+                continue
+            try:
+                found = decode_one(place, data, short_side)
+            except TryAgain as error:
+                raise TryAgain(f"{name}: {error}") from None
+            yield hashlib.sha256(data).hexdigest(), found

@@ -9,10 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 from job.data.augment import MEAN, STD, draw
-from job.data.batches import Batches, resize_side
+from job.data.batches import Batches
 from job.data.decode import Rejected
+from job.data.names import Labelled
 from job.data.shards import read_and_decode
-from job.data.source import Labelled, Source
+from job.data.sizes import resize_side
+from job.data.source import Source
 from job.errors import BadData
 from job.trial import Trial
 

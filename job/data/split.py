@@ -26,7 +26,7 @@ def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence
                 splits[i] = split
     else:
         splits = draw(labels, digests, options.val, options.test, options)
-    check_classes(labels, splits)
+    check_classes(labels, splits, given)
     return splits
 
 
@@ -74,10 +74,19 @@ def take(groups: Sequence[Sequence[int]], wanted: int, most: int, splits: list[s
     return num_groups
 
 
-def check_classes(labels: Sequence[str], splits: Sequence[str]) -> None:
-    """Raise BadData if a class has no training or no validation image."""
+def check_classes(labels: Sequence[str], splits: Sequence[str], given: Sequence[str]) -> None:
+    """Raise BadData if a class has no training or no validation image, and say whether another split holds them."""
     counts = Counter(zip(splits, labels, strict=True))
-    for label in sorted(set(labels)):
-        for split in ("train", "val"):
-            if not counts[split, label]:
-                raise BadData(f"class {label!r} has no {split} image; add some, every class needs train and val images")
+    before = Counter(zip(given, labels, strict=True))
+    for split, others in (("train", "val/ or test/"), ("val", "test/")):
+        held_out = f"in {others} too, byte for byte, so they are left out of {split}/"
+        if split in given and split not in splits:
+            raise BadData(f"each of the {given.count(split)} images in {split}/ lies {held_out}; put other images into "
+                          f"{split}/, or remove the folder or link that holds them a second time")
+        for label in sorted(set(labels)):
+            if counts[split, label]:
+                continue
+            if before[split, label]:
+                raise BadData(f"class {label!r} has no {split} image: each of its {before[split, label]} lies "
+                              f"{held_out}; put other images of it into {split}/")
+            raise BadData(f"class {label!r} has no {split} image; add some, every class needs train and val images")

@@ -10,11 +10,12 @@ import json
 import os
 import re
 import socket
+import time
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from job.errors import BadConfig, JobError
+from job.errors import BadConfig, JobError, redacted
 from job.folder.layout import PACK, read_json
 from job.folder.storage import Folder
 from job.process import is_gone, own_process
@@ -28,6 +29,8 @@ def host_name() -> str:
 
 # An attempt without a beat for this long counts as dead.
 SILENT_SECONDS = 60.0
+# Clocks of two hosts may differ, so a waiting process measures silence on its own; but no clock is off by this much.
+LONG_SILENT_SECONDS = 3600.0
 FILE_PATTERN = re.compile(r"([0-9]{4,})\.json", re.ASCII)
 # After this many attempts in a row that died without an epoch, the work counts as failed.
 MOST_DEATHS = 3
@@ -70,9 +73,10 @@ class Attempt:
         return self.epoch != self.from_epoch
 
 
-def new_attempt(**other_fields: Any) -> Attempt:
-    """Return an attempt of this process that begins now."""
-    return Attempt(host=host_name(), process=own_process(), began_at=now(), at=now(), **other_fields)
+def new_attempt(settings: dict[str, Any], **other_fields: Any) -> Attempt:
+    """Return an attempt of this process that begins now; of URIs in its settings no key is stored."""
+    stored = {name: redacted(value) if isinstance(value, str) else value for name, value in settings.items()}
+    return Attempt(host=host_name(), process=own_process(), began_at=now(), at=now(), settings=stored, **other_fields)
 
 
 def now() -> str:
@@ -109,6 +113,20 @@ def last_attempt(folder: Folder, work: str) -> Attempt | None:
     """Return the newest attempt, or None before the first."""
     number = num_attempts(folder, work)
     return read_attempt(folder, work, number) if number else None
+
+
+class Watch:
+    """Measures an attempt's silence on this process's own clock, so a wrong clock on the other host does no harm."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, str] | None = None
+        self._since = 0.0
+
+    def is_silent(self, number: int, attempt: Attempt) -> bool:
+        """Whether the attempt has been silent for too long; call it repeatedly with the attempt as newly read."""
+        if self._seen != (number, attempt.at):
+            self._seen, self._since = (number, attempt.at), time.monotonic()
+        return time.monotonic() - self._since > SILENT_SECONDS or attempt.seconds_silent > LONG_SILENT_SECONDS
 
 
 def as_json(attempt: Attempt) -> bytes:

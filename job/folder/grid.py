@@ -1,16 +1,20 @@
 """The grid: a CSV file with one line per trial, read, checked and written."""
 
+import contextlib
 import csv
 import difflib
 import io
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from job.errors import BadConfig, MissingInput
-from job.folder.layout import GRID, check_sweep, read_text
+from job.folder.attempts import last_attempt
+from job.folder.layout import GRID, check_sweep, read_row, read_text, trial_work
 from job.folder.storage import Folder, join, open_folder, split_uri
-from job.trial import Trial, shown
+from job.folder.untrusted import check_types
+from job.trial import Trial, quoted, shown
 
 
 def read_grid(folder: Folder, name: str = GRID) -> list[Trial]:
@@ -24,6 +28,40 @@ def read_grid(folder: Folder, name: str = GRID) -> list[Trial]:
             check_sweep(folder)
         raise MissingInput(f"{error}; make a grid, for example with `job grid --lr 0.1 --lr 0.01 --epochs 10 > {GRID}`"
                            ) from None
+
+
+def known_trials(sweep: Folder) -> list[Trial]:
+    """Return the trials of the sweep's grid; without a grid, those that have begun, by their rows and attempts.
+
+    Raises MissingInput if there is neither. Jobs made from a grid that is not in the sweep leave such a sweep.
+    """
+    try:
+        return read_grid(sweep)
+    except MissingInput:
+        parts = [found.split("/") for found in sweep.names("trials/")]
+        begun = {part[1] for part in parts if part[2:] == ["row.json"] or part[2:3] == ["attempts"]}
+        found = [begun_trial(sweep, name) for name in sorted(begun, key=lambda name: (len(name), name))]
+        if not any(found):
+            raise
+        return [trial for trial in found if trial]
+
+
+def begun_trial(sweep: Folder, name: str) -> Trial | None:
+    """Return the trial that a row or the last attempt of this name was made with; None if neither can be read."""
+    with contextlib.suppress(BadConfig, ValueError):
+        if row := read_row(sweep, name):
+            return trial_of(row.settings)
+    with contextlib.suppress(ValueError):
+        last = last_attempt(sweep, trial_work(name))
+        if last and last.settings.get("trial") == name:
+            return trial_of(last.settings)
+    return None
+
+
+def trial_of(settings: Mapping[str, Any]) -> Trial:
+    """Return the trial of a row's or an attempt's settings; raises ValueError if they are not those of a trial."""
+    check_types(Trial, settings)
+    return Trial(**{spec.name: settings[spec.name] for spec in fields(Trial) if spec.name in settings})
 
 
 def load_grid(sweep: Folder, uri: str) -> tuple[list[Trial], Callable[[], None]]:
@@ -55,11 +93,23 @@ def find_trial(sweep: Folder, name: str, given: Trial | None) -> Trial:
     return given or trials[name]
 
 
+# How a number is written: infinity and NaN have messages of their own.
+WHOLE = re.compile(r"[+-]?[0-9]+")
+NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity|nan)", re.IGNORECASE | re.ASCII)
+MOST_DIGITS = 1000
 BOOLEANS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
 class GridError(ValueError):
     """The grid cannot be read; the message names line and column."""
+
+
+def parse_number(kind: type, text: str) -> int | float:
+    """Return an int or a float written in ASCII digits; raises ValueError. int() takes 1_0 and other digits, too."""
+    pattern, wanted = (WHOLE, "a whole number") if kind is int else (NUMBER, "a number")
+    if not pattern.fullmatch(text) or len(text) > MOST_DIGITS:
+        raise ValueError(f"is {quoted(text)}; give {wanted}")
+    return int(text) if kind is int else float(text)
 
 
 def parse_value(kind: type, text: str) -> Any:
@@ -71,12 +121,9 @@ def parse_value(kind: type, text: str) -> Any:
         return text
     if kind is bool:
         if text.lower() not in BOOLEANS:
-            raise ValueError(f"is {text!r}; give yes or no")
+            raise ValueError(f"is {quoted(text)}; give yes or no")
         return BOOLEANS[text.lower()]
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"is {text!r}; give {'a whole number' if kind is int else 'a number'}") from None
+    return parse_number(kind, text)
 
 
 def read_columns(header: list[str]) -> list[str]:

@@ -1,16 +1,18 @@
 """Leases: the right of one process to work on a trial or on the pack, kept by a heartbeat."""
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from job.errors import BadConfig, JobError, Stopped, TakenOver, TryAgain
+from job.errors import BadConfig, JobError, Stopped, SweepRemoved, TakenOver, TryAgain, redacted
 from job.folder.attempts import (
     SILENT_SECONDS,
     Attempt,
+    Watch,
     as_json,
     attempt_file,
     new_attempt,
@@ -19,14 +21,13 @@ from job.folder.attempts import (
     read_attempt,
     too_many_deaths,
 )
-from job.folder.storage import Folder
+from job.folder.patience import patiently
+from job.folder.storage import Folder, join
 from job.process import is_gone, own_process
 
 BEAT_SECONDS = 10.0
 # The holder stops writing this long before others may take over.
 MARGIN_SECONDS = 10.0
-# Clocks of two hosts may differ, so a waiting process measures silence on its own; but no clock is off by this much.
-LONG_SILENT_SECONDS = 3600.0
 POLL_SECONDS = 2.0
 # A listing may lag behind a write, so a lost race is tried again. A file that is never listed is not an attempt.
 MOST_RACES = 30
@@ -50,6 +51,8 @@ class Lease:
         # The attempt that this process waited for, in its final state; None if it did not wait.
         self.waited_for = waited_for
         self.taken_over = threading.Event()
+        # Set where nobody took the work over, but its files are gone.
+        self.removed = False
         self._valid_until = time.monotonic() + SILENT_SECONDS - MARGIN_SECONDS
         self._over, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
@@ -62,7 +65,14 @@ class Lease:
                                num_steps=num_steps)
 
     def guard(self) -> None:
-        """Raise TakenOver if another process has taken the work, and TryAgain while the storage cannot say so."""
+        """Raise TakenOver if another process has taken the work, and SweepRemoved if its files were removed.
+
+        Raises TryAgain while the storage cannot say so.
+        """
+        if self.removed:
+            raise SweepRemoved(f"{join(self.folder.uri, self.work)}: its files were removed while this process worked "
+                               "on it, so it writes nothing more; what it wrote since then may be left there: delete "
+                               "it, or run the command again to start anew")
         if self.taken_over.is_set():
             raise TakenOver(f"{self.work}: this process was silent for over {SILENT_SECONDS:.0f} s and another one has "
                             "taken over; this one writes nothing more")
@@ -70,6 +80,11 @@ class Lease:
             # The process may have been frozen, and its heartbeat with it.
             self.beat()
             self.guard()
+
+    def confirm(self) -> None:
+        """Ask the storage now whether this process still has the work, and raise as `guard` does; beats, too."""
+        self.beat()
+        self.guard()
 
     def check_deaths(self) -> None:
         """Raise DiedTooOften if the attempts before this one died in a row; the next claim starts a new count."""
@@ -79,10 +94,13 @@ class Lease:
     def beat(self) -> None:
         """Look for a successor; if there is none, write that this process is alive. Raises JobError if that fails."""
         began = time.monotonic()
-        if num_attempts(self.folder, self.work) > self.number:
+        newest, own_file = num_attempts(self.folder, self.work), attempt_file(self.work, self.number)
+        # A listing may lag behind a write, so the file itself is asked for.
+        self.removed = self.removed or (newest < self.number and not self.folder.exists(own_file))
+        if newest > self.number or self.removed:
             self.taken_over.set()
             return
-        self.folder.write(attempt_file(self.work, self.number), as_json(replace(self.attempt, at=now())))
+        self.folder.write(own_file, as_json(replace(self.attempt, at=now())))
         self._valid_until = began + SILENT_SECONDS - MARGIN_SECONDS
 
     def beat_soon(self) -> None:
@@ -124,23 +142,10 @@ def held(lease: Lease) -> Iterator[Lease]:
         lease.end("stopped", "stopped by a signal")
         raise
     except BaseException as error:
-        lease.end("failed", str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}")
+        cause = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+        lease.end("failed", redacted(cause))
         raise
     lease.end("done")
-
-
-class Watch:
-    """Measures an attempt's silence on this process's own clock, so a wrong clock on the other host does no harm."""
-
-    def __init__(self) -> None:
-        self._seen: tuple[int, str] | None = None
-        self._since = 0.0
-
-    def is_silent(self, number: int, attempt: Attempt) -> bool:
-        """Whether the attempt has been silent for too long; call it repeatedly with the attempt as newly read."""
-        if self._seen != (number, attempt.at):
-            self._seen, self._since = (number, attempt.at), time.monotonic()
-        return time.monotonic() - self._since > SILENT_SECONDS or attempt.seconds_silent > LONG_SILENT_SECONDS
 
 
 def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callable[[str], None], *, wait: bool = True,
@@ -150,27 +155,27 @@ def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callab
 
     `finished` is called after the last attempt is read and before the next is claimed. So it sees everything that
     earlier attempts left, and no two processes do the same work. While another process works, this one waits by
-    `pause`, or raises Busy if `wait` is False. Raises BadConfig if the storage has no conditional writes.
+    `pause`, or raises Busy if `wait` is False. It waits for the storage, too: 10 minutes, or as long as for another
+    process. Raises BadConfig if the storage has no conditional writes.
     """
     watch, is_waiting, num_races = Watch(), False, 0
     while True:
         try:
-            number = num_attempts(folder, work)
-            last = read_attempt(folder, work, number) if number else None
-            if finished():
-                return None
+            number, last, is_finished = patiently(functools.partial(look, folder, work, finished), say, pause)
         except TryAgain:
-            # A process that already waits can wait for the storage too.
-            if not is_waiting:
-                raise
-            pause(POLL_SECONDS)
-            continue
+            if is_waiting:
+                continue
+            raise
+        if is_finished:
+            return None
         if last and last.state == "running" and last.process and last.process == own_process():
             # This process's own attempt: the answer to the write that made or ended it was lost.
-            return Lease(folder, work, number, last)
+            return Lease(folder, work, number, last, deaths=too_many_deaths(folder, work, number - 1))
         if last is None or last.state != "running" or is_gone(last.process) or watch.is_silent(number, last):
             attempt = new_attempt(settings=settings or {}, pack_hash=pack_hash, shorter=list(shorter))
-            if lease := try_to_lease(folder, work, number + 1, attempt, last if is_waiting else None):
+            waited_for = last if is_waiting else None
+            attempting = functools.partial(try_to_lease, folder, work, number + 1, attempt, waited_for)
+            if lease := patiently(attempting, say, pause):
                 return lease
             num_races += 1
             refuse_unlisted(num_races, f"{folder.uri}/{attempt_file(work, number + 1)}")
@@ -182,6 +187,12 @@ def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callab
             is_waiting = True
             say(f"{work}: {last.host} is working on it (attempt {number}, since {last.began_at}); waiting")
         pause(POLL_SECONDS)
+
+
+def look(folder: Folder, work: str, finished: Callable[[], object]) -> tuple[int, Attempt | None, bool]:
+    """Return the last attempt's number, 0 if there is none, the attempt, and after that whether the work is done."""
+    number = num_attempts(folder, work)
+    return number, read_attempt(folder, work, number) if number else None, bool(finished())
 
 
 def try_to_lease(folder: Folder, work: str, number: int, attempt: Attempt, waited_for: Attempt | None) -> Lease | None:

@@ -6,15 +6,15 @@ import os
 import posixpath
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from job.errors import AccessDenied, BadConfig, MissingInput, TryAgain
+from job.errors import AccessDenied, BadConfig, MissingInput, SweepRemoved, TryAgain
+from job.folder.temporary import TEMPORARY, name_once, own_prefix, sweep_up
+from job.folder.walk import walk
 
-TEMPORARY = ".writing-"
-# A temporary file this old was left by a process that was killed.
-STALE_SECONDS = 3600
+Answer = TypeVar("Answer")
 
 
 @contextlib.contextmanager
@@ -49,6 +49,9 @@ class LocalFolder:
         except (RuntimeError, FileNotFoundError) as error:
             raise BadConfig(f"{path}: {error}; name another folder") from None
         self.uri = str(self.path)
+        # Folders in which this object has swept up what killed writers left.
+        self._swept: set[Path] = set()
+        self._has_written = False
 
     def read(self, name: str) -> bytes:
         with local_errors(self.path / name):
@@ -56,41 +59,50 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def _temporary(self, target: Path, data: bytes) -> Iterator[Path]:
+        if self._has_written and not self.path.exists():
+            raise SweepRemoved(f"{self.uri}: this folder was removed while this process worked in it, so it writes "
+                               "nothing more; to make it anew, run the command again")
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._remove_stale(target.parent)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=own_prefix(), dir=target.parent)
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
+                self._sweep_up(target.parent, os.fstat(handle).st_mtime)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~UMASK)
             yield temporary
+            self._has_written = True
         finally:
             temporary.unlink(missing_ok=True)
 
-    @staticmethod
-    def _remove_stale(folder: Path) -> None:
-        """Remove the temporary files that killed processes left behind."""
-        for path in folder.glob(f"{TEMPORARY}*"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink()
+    def _sweep_up(self, folder: Path, now_seconds: float) -> None:
+        """Sweep up in a folder before the first write there; before one at the top (a summary), in all folders."""
+        if folder not in self._swept:
+            self._swept.add(folder)
+            below = (Path(found) for found, _, _ in os.walk(folder))
+            sweep_up(below if folder == self.path else iter([folder]), now_seconds)
 
     def write(self, name: str, data: bytes) -> None:
         target = self.path / name
-        with local_errors(target), self._temporary(target, data) as temporary:
-            temporary.replace(target)
+
+        def put() -> None:
+            with self._temporary(target, data) as temporary:
+                temporary.replace(target)
+
+        with local_errors(target):
+            twice(put)
 
     def write_once(self, name: str, data: bytes) -> bool:
         target = self.path / name
-        with local_errors(target), self._temporary(target, data) as temporary:
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-            return True
+
+        def put() -> bool:
+            with self._temporary(target, data) as temporary:
+                return name_once(temporary, target)
+
+        with local_errors(target):
+            return twice(put)
 
     def exists(self, name: str) -> bool:
         with local_errors(self.path / name):
@@ -100,20 +112,11 @@ class LocalFolder:
         top = self.path / posixpath.dirname(prefix)
         with local_errors(top):
             found = []
-            visited = {os.path.realpath(top)}
-            for folder, folders, files in os.walk(top, onerror=self._unreadable, followlinks=True):
-                # Skips a link to a folder above, which would never end.
-                folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in visited]
-                visited.update(os.path.realpath(Path(folder, name)) for name in folders)
+            for folder, files in walk(top):
                 here = Path(folder)
                 found += [(here / file).relative_to(self.path).as_posix() for file in files
                           if not file.startswith(TEMPORARY) and is_file_or_broken_link(here / file)]
         yield from sorted(name for name in found if name.startswith(prefix))
-
-    @staticmethod
-    def _unreadable(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
 
     def delete(self, name: str) -> None:
         with local_errors(self.path / name):
@@ -122,6 +125,14 @@ class LocalFolder:
     def fetch(self, name: str, path: Path) -> None:
         with local_errors(self.path / name):
             shutil.copyfile(self.path / name, path)
+
+
+def twice(put: Callable[[], Answer]) -> Answer:
+    """Return what `put` returns; a temporary file that vanished, because this process was frozen, is written again."""
+    try:
+        return put()
+    except FileNotFoundError:
+        return put()
 
 
 def is_file_or_broken_link(path: Path) -> bool:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from job.errors import JobError, TakenOver, TryAgain
+from job.errors import JobError, SweepRemoved, TakenOver, TryAgain
 from job.folder.storage import Folder
 
 
@@ -45,7 +45,8 @@ class Outbox:
             failure = self._send(name, data)
             with self._changed:
                 if failure:
-                    if name not in self._warned and not self._failure and not isinstance(failure, TakenOver):
+                    is_final = isinstance(failure, TakenOver | SweepRemoved)
+                    if name not in self._warned and not self._failure and not is_final:
                         self._warned.add(name)
                         self.warn(f"{failure} (for now, training continues and the write is retried)")
                     self._waiting.setdefault(name, data)

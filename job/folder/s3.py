@@ -1,125 +1,183 @@
 """A folder in S3, or in another store that speaks S3."""
 
-import contextlib
-import os
-import shutil
-import threading
-from collections.abc import Iterator
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from job.errors import AccessDenied, BadConfig, MissingInput, TryAgain
+from job.errors import BadConfig, MissingInput, TryAgain
+from job.folder.s3_calls import Changed, Unconditional, ask
 
-MISSING_CODES = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
-DENIED_CODES = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
-                "InvalidToken", "AllAccessDisabled", "AccountProblem", "TokenRefreshRequired",
-                "AuthorizationHeaderMalformed"}
+MD5_KEY = "md5"
+MD5_ETAG = re.compile(r'"?([0-9a-f]{32})"?')
+MOST_READS = 4
+# Writers of one object that cross each other.
+MOST_RACES = 20
+COPY_BYTES = 1 << 20
 
-
-@contextlib.contextmanager
-def s3_errors(uri: str) -> Iterator[None]:
-    """Turn botocore's errors into the errors of this program."""
-    from botocore import exceptions as aws
-
-    try:
-        yield
-    except aws.ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        message = str(error.response.get("Error", {}).get("Message", "")) or code
-        if code in MISSING_CODES or status == 404:
-            what = "no such bucket" if code == "NoSuchBucket" else "no such object"
-            raise MissingInput(f"{uri}: {what}") from None
-        if code in DENIED_CODES or status in (401, 403):
-            raise AccessDenied(f"{uri}: access denied ({message}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-                               "AWS_PROFILE, AWS_REGION and the permissions of the key") from None
-        if status == 301 or code == "PermanentRedirect":
-            raise BadConfig(f"{uri}: the bucket is in another region; set AWS_REGION to that region") from None
-        raise TryAgain(f"{uri}: the storage answered {code or status} ({message}); start again later") from None
-    except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.TokenRetrievalError):
-        raise AccessDenied(f"{uri}: no usable AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                           "AWS_PROFILE, or a workload identity") from None
-    except (aws.ProfileNotFound, aws.ConfigParseError, aws.ConfigNotFound, aws.ParamValidationError,
-            ValueError) as error:
-        raise BadConfig(f"{uri}: {error}; check the URI and the AWS configuration") from None
-    except (aws.BotoCoreError, OSError) as error:
-        raise TryAgain(f"{uri}: the storage cannot be reached ({error}); "
-                       "check AWS_ENDPOINT_URL and the network, then start again") from None
+Body = TypeVar("Body")
 
 
-_client_lock = threading.Lock()
-_clients: dict[int, Any] = {}
-
-
-def s3_client() -> Any:
-    """Return the S3 client of this process: it takes about 0.2 s to make, and threads can share it."""
-    with _client_lock:
-        if os.getpid() not in _clients:
-            import boto3
-            from botocore.config import Config
-
-            # Checksums only where required: not all stores other than AWS support the newer ones.
-            config = Config(connect_timeout=10, read_timeout=60, max_pool_connections=32,
-                            retries={"mode": "standard", "total_max_attempts": 4},
-                            request_checksum_calculation="when_required", response_checksum_validation="when_required")
-            session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
-            _clients[os.getpid()] = session.client("s3", config=config)
-        return _clients[os.getpid()]
+def md5() -> Any:
+    """Return a new MD5: it finds damage on the way, as S3's own ETag does, and is no protection against anybody."""
+    return hashlib.md5(usedforsecurity=False)
 
 
 class S3Folder:
-    """A prefix in a bucket. The store itself makes a PUT whole or absent."""
+    """A prefix in a bucket. The store itself makes a PUT whole or absent.
+
+    Every object carries its MD5 as metadata, and a read that does not match it is repeated. Every write names the
+    version that it replaces, so a PUT that the network delivers late, after later ones, is refused by the store.
+    """
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket, self.prefix = bucket, prefix
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+        # The version of each object that this process wrote last.
+        self._versions: dict[str, str] = {}
+        # Of encrypted objects the ETag is no MD5.
+        self._has_md5_etags = True
 
     def _at(self, name: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{name}".lstrip("/")}
 
+    def _ask(self, name: str, operation: str, **arguments: Any) -> Any:
+        place = self._at(name)
+        try:
+            return ask(f"{self.uri}/{name}", lambda client: getattr(client, operation)(**place, **arguments))
+        except MissingInput as error:
+            # The version that the request names is gone.
+            if "IfMatch" in arguments and str(error).endswith("no such object"):
+                raise Changed(str(error)) from None
+            raise
+
     def read(self, name: str) -> bytes:
-        with s3_errors(f"{self.uri}/{name}"):
-            return bytes(s3_client().get_object(**self._at(name))["Body"].read())
+        def receive(body: Any) -> tuple[bytes, str]:
+            data = bytes(body.read())
+            return data, md5_of(data)
+
+        return self._read_surely(name, receive)
+
+    def fetch(self, name: str, path: Path) -> None:
+        def receive(body: Any) -> tuple[None, str]:
+            found = md5()
+            with path.open("wb") as file:
+                while part := body.read(COPY_BYTES):
+                    file.write(part)
+                    found.update(part)
+            return None, found.hexdigest()
+
+        self._read_surely(name, receive)
+
+    def _read_surely(self, name: str, receive: Callable[[Any], tuple[Body, str]]) -> Body:
+        """Return an object once its bytes match its MD5, or once two reads in a row give the same bytes."""
+        def get(client: Any) -> tuple[Body, str, dict[str, Any]]:
+            answer = client.get_object(**self._at(name))
+            return *receive(answer["Body"]), answer
+
+        before = ""
+        for _ in range(MOST_READS):
+            body, found, answer = ask(f"{self.uri}/{name}", get)
+            if found in (before, self._md5_in(answer, found)):
+                # The object itself differs from its MD5. Without metadata, that is how an encrypted one looks.
+                if found == before and MD5_KEY not in answer.get("Metadata", {}):
+                    self._has_md5_etags = False
+                return body
+            before = found
+        raise TryAgain(f"{self.uri}/{name}: {MOST_READS} reads gave different bytes; start again later")
+
+    def _md5_in(self, answer: dict[str, Any], otherwise: str) -> str:
+        """Return the MD5 that an answer names, or `otherwise`."""
+        if named := answer.get("Metadata", {}).get(MD5_KEY):
+            return str(named)
+        etag = MD5_ETAG.fullmatch(answer.get("ETag", "")) if self._has_md5_etags else None
+        return etag[1] if etag else otherwise
 
     def write(self, name: str, data: bytes) -> None:
-        with s3_errors(f"{self.uri}/{name}"):
-            s3_client().put_object(**self._at(name), Body=data)
+        version = self._versions.get(name, "")
+        try:
+            for _ in range(MOST_RACES):
+                try:
+                    self._put(name, data, **({"IfMatch": version} if version else {"IfNoneMatch": "*"}))
+                    return
+                except Changed:
+                    version, found = self._version_now(name)
+                    if found == md5_of(data):
+                        # An earlier try of this very write, whose answer was lost.
+                        self._versions[name] = version
+                        return
+        except Unconditional:
+            self._put(name, data)
+            return
+        raise TryAgain(f"{self.uri}/{name}: other processes write it all the time; start again later")
+
+    def _put(self, name: str, data: bytes, **condition: str) -> None:
+        found = md5_of(data)
+        answer = self._ask(name, "put_object", Body=data, Metadata={MD5_KEY: found},
+                           ContentMD5=base64.b64encode(bytes.fromhex(found)).decode(), **condition)
+        self._versions[name] = str(answer.get("ETag", ""))
+
+    def _version_now(self, name: str) -> tuple[str, str]:
+        """Return the object's ETag and MD5; both '' if it does not exist."""
+        try:
+            head = self._ask(name, "head_object")
+        except MissingInput:
+            return "", ""
+        return str(head.get("ETag", "")), self._md5_in(head, "")
 
     def write_once(self, name: str, data: bytes) -> bool:
-        from botocore.exceptions import ClientError
-
-        with s3_errors(f"{self.uri}/{name}"):
-            try:
-                s3_client().put_object(**self._at(name), Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                # 412: the object exists. 409: another conditional write of it is in progress.
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
-                    return False
-                raise
-            return True
+        try:
+            self._put(name, data, IfNoneMatch="*")
+        except Changed:
+            return False
+        except Unconditional as error:
+            raise BadConfig(f"{error}. Without conditional writes (PUT with If-None-Match: *) two processes could "
+                            "train the same trial; use a storage that supports them") from None
+        return True
 
     def exists(self, name: str) -> bool:
         try:
-            with s3_errors(f"{self.uri}/{name}"):
-                s3_client().head_object(**self._at(name))
+            self._ask(name, "head_object")
         except MissingInput:
             return False
         return True
 
+    def _list(self, prefix: str, more: dict[str, str]) -> dict[str, Any]:
+        asked = {"Bucket": self.bucket, "Prefix": f"{self.prefix}/{prefix}".lstrip("/"), **more}
+        return dict(ask(f"{self.uri}/{prefix}", lambda client: client.list_objects_v2(**asked)))
+
     def names(self, prefix: str = "") -> Iterator[str]:
-        base = f"{self.prefix}/" if self.prefix else ""
-        with s3_errors(f"{self.uri}/{prefix}"):
-            pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=base + prefix)
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    if not item["Key"].endswith("/"):
-                        yield item["Key"][len(base):]
+        base, token = f"{self.prefix}/" if self.prefix else "", ""
+        while True:
+            page = self._list(prefix, {"ContinuationToken": token} if token else {})
+            for item in page.get("Contents", ()):
+                if not item["Key"].endswith("/"):
+                    yield item["Key"][len(base):]
+            token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
+            if not token:
+                return
 
     def delete(self, name: str) -> None:
-        with s3_errors(f"{self.uri}/{name}"):
-            s3_client().delete_object(**self._at(name))
+        self._versions.pop(name, None)
+        for _ in range(MOST_RACES):
+            version, _md5 = self._version_now(name)
+            if not version:
+                return
+            try:
+                self._ask(name, "delete_object", IfMatch=version)
+                return
+            except Changed:
+                continue
+            except Unconditional:
+                self._ask(name, "delete_object")
+                return
+        raise TryAgain(f"{self.uri}/{name}: other processes write it all the time; start again later")
 
-    def fetch(self, name: str, path: Path) -> None:
-        with s3_errors(f"{self.uri}/{name}"), path.open("wb") as file:
-            body = s3_client().get_object(**self._at(name))["Body"]
-            shutil.copyfileobj(body, file, 1 << 20)
+
+def md5_of(data: bytes) -> str:
+    """Return the MD5 of some bytes, in hexadecimal."""
+    found = md5()
+    found.update(data)
+    return str(found.hexdigest())

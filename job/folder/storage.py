@@ -10,8 +10,10 @@ from typing import Protocol
 
 from job.errors import BadConfig
 from job.folder.local import LocalFolder
+from job.folder.patience import patiently
 from job.folder.s3 import S3Folder
 from job.folder.traced import TracedFolder
+from job.trial import KEY_IN_URI
 
 
 class Folder(Protocol):
@@ -65,6 +67,13 @@ def open_folder(uri: str) -> Folder:
     return TracedFolder(folder) if os.environ.get("TRIALGRID_VERBOSE") else folder
 
 
+def open_patiently(uri: str) -> Folder:
+    """Return the folder as `open_folder` does, once its storage answers: it may be away for up to 10 minutes."""
+    folder = open_folder(uri)
+    patiently(lambda: folder.exists("grid.csv"))
+    return folder
+
+
 def local_path(folder: Folder) -> Path | None:
     """Return where a folder lies on the file system; None for one in S3."""
     inner = folder.folder if isinstance(folder, TracedFolder) else folder
@@ -78,6 +87,7 @@ def folder_at(uri: str) -> Folder:
         return LocalFolder(uri)
     if scheme == "file":
         return LocalFolder(rest)
+    refuse_key(uri)
     if scheme != "s3":
         raise BadConfig(f"{uri}: {scheme}:// is not supported; use a path or s3://bucket/folder "
                         "(set AWS_ENDPOINT_URL for a store other than AWS that speaks S3)")
@@ -85,6 +95,13 @@ def folder_at(uri: str) -> Folder:
     if not bucket:
         raise BadConfig(f"{uri}: the bucket's name is missing; give s3://bucket/folder")
     return S3Folder(bucket, prefix.strip("/"))
+
+
+def refuse_key(uri: str) -> None:
+    """Raise BadConfig for a URI with user info or a signature, which would be printed and stored with it."""
+    if KEY_IN_URI.match(uri):
+        raise BadConfig(f"{uri}: this URI holds a key, a password or a signature (not shown here); take it out, and "
+                        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from job.errors import JobError
+from job.folder.escape import lines_for_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,9 @@ class TracedFolder:
             outcome = f"{type(error).__name__}: {error}"
             raise
         finally:
+            line = f"{verb} {self.uri}/{name}  {outcome}  {time.monotonic() - began:.3f} s"
             # One write, so that the lines of threads and processes do not mix.
-            sys.stderr.write(f"{verb} {self.uri}/{name}  {outcome}  {time.monotonic() - began:.3f} s\n")
+            sys.stderr.write(lines_for_terminal(line) + "\n")
             sys.stderr.flush()
 
     def read(self, name: str) -> bytes:

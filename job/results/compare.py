@@ -1,6 +1,5 @@
 """Is the winner real? Paired tests against the best trial, means over seeds, and values beyond the grid's edge."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -29,19 +28,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
     tail = math.fsum(math.exp(math.lgamma(num + 1) - math.lgamma(k + 1) - math.lgamma(num - k + 1) + log_half)
                      for k in range(least + 1))
     return min(1.0, 2 * tail)
-
-
-def predictions_table(data: bytes) -> pd.DataFrame:
-    """Return a trial's predictions.csv as a table: one line per image of the validation and test splits."""
-    names = {"image": str, "picture": str, "label": str, "predicted": str}
-    # Version 0.1 called the column picture.
-    return pd.read_csv(io.BytesIO(data), dtype=names, keep_default_na=False).rename(columns={"picture": "image"})
-
-
-def validation_predictions(data: bytes) -> pd.DataFrame:
-    """Return label and predicted class of the validation images in a predictions.csv, indexed by image name."""
-    table = predictions_table(data)
-    return table[table["split"] == "val"].set_index("image")[["label", "predicted"]]
 
 
 def hits(predictions: pd.DataFrame) -> pd.Series:

@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 
 from job.errors import MissingInput, TryAgain
-from job.folder.grid import format_grid, read_grid
-from job.folder.layout import NEXT_GRID, SUMMARY, WORKBOOK, digest, read_row, trials_with
+from job.folder.escape import lines_for_terminal
+from job.folder.grid import format_grid
+from job.folder.layout import NEXT_GRID, SUMMARY, WORKBOOK, digest, trials_with
 from job.folder.storage import Folder
+from job.results.intact import Damage, intact_row
 from job.results.summary import Summary, collect
+from job.results.waiting import Idle, expected_trials
 from job.results.workbook import workbook_bytes
 
 WAIT_SECONDS = 5.0
@@ -68,27 +71,32 @@ def wait_for_rows(sweep: Folder, say: Callable[[str], None]) -> Iterator[int]:
     """Yield the number of rows whenever a row is added or changed; end when every trial of the grid has a row.
 
     Also waits for the grid, and through storage outages. A failed row may still be replaced, so it is read every time.
+    Says so when nobody trains what it waits for.
     """
     final: set[str] = set()
     before: dict[str, str] = {}
-    said = ""
+    said, idle = "", Idle()
     while True:
         try:
             names = trials_with(sweep, "row.json")
-            rows = {name: row for name in names - final if (row := read_row(sweep, name))}
-            trials = {trial.trial for trial in read_grid(sweep)}
+            rows = {name: row for name in names - final if (row := intact_row(sweep, name))}
+            trials = expected_trials(sweep)
         except (MissingInput, TryAgain) as error:
             if str(error) != said:
                 said = str(error)
-                say(f"{said}; trying again every {WAIT_SECONDS:g} s")
+                say(f"{lines_for_terminal(said)}; trying again every {WAIT_SECONDS:g} s")
             time.sleep(WAIT_SECONDS)
             continue
-        final |= {name for name, row in rows.items() if row.status != "failed"}
-        failed = {name: row.finished_at for name, row in rows.items() if row.status == "failed"}
+        # A damaged row may still be restored or replaced, as a failed one may.
+        failed = {name: row.reason if isinstance(row, Damage) else row.finished_at for name, row in rows.items()
+                  if isinstance(row, Damage) or row.status == "failed"}
+        final |= rows.keys() - failed.keys()
         now = dict.fromkeys(final & names, "") | failed
         if now != before and now:
             yield len(now)
         before = now
-        if trials <= now.keys():
+        if trials is not None and trials <= now.keys():
             return
+        if note := idle.note(sweep, trials, now):
+            say(note)
         time.sleep(WAIT_SECONDS)

@@ -9,6 +9,7 @@ import numpy as np
 
 from job.folder.storage import Folder, join
 from job.record import finite
+from job.results.intact import Damage, refuse_damaged
 from job.results.summary import Summary
 
 if TYPE_CHECKING:
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
 
 
 def print_json(command: str, sweep: Folder, found: Mapping[str, Any], indent: int | None = 1) -> None:
-    """Print one JSON object on standard output; indent None: on one line."""
+    """Print one JSON object on standard output; indent None: on one line.
+
+    Raises BadData after that if `found` names damaged files.
+    """
     print(json.dumps({"command": command, "sweep": sweep.uri, **found}, indent=indent, allow_nan=False), flush=True)
+    refuse_damaged([Damage(**item) for item in found.get("damaged", ())])
 
 
 def summary_json(sweep: Folder, summary: Summary, workbook: str, kept: str) -> dict[str, Any]:

@@ -2,22 +2,23 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 
 from job.data.augment import normalise
-from job.data.batches import crop_centers, resize_side
+from job.data.batches import crop_centers
 from job.data.decode import Rejected, decode
 from job.data.load import shrink
-from job.errors import JobError, MissingInput
+from job.data.sizes import resize_side
+from job.errors import BadConfig, JobError, MissingInput
 from job.folder.layout import trial_file, trials_with
 from job.folder.storage import Folder, join, read_uri
+from job.results.intact import Damage
 from job.results.summary import collect
 from job.training.machine import Machine, choose_machine
-from job.training.model import build_model
-from job.training.weights import parse_weights, read_about
-from job.trial import Trial
+from job.training.model import build_mlp, build_model, build_resnet18
+from job.training.weights import About, parse_weights, read_about
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Predictor:
     threshold: float | None = None
     threshold_margin: float | None = None
     val_recall: float | None = None
+    # The files because of which trials were left out of the choice.
+    damaged: Sequence[Damage] = ()
 
     @torch.inference_mode()
     def predict(self, images: Sequence[str]) -> Iterator[Prediction]:
@@ -75,12 +78,14 @@ class Predictor:
 
 def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
     """Return the predictor of a trial, by default of the best one; raises MissingInput if it has no weights."""
+    damaged: list[Damage] = []
     if not trial:
-        best = collect(sweep).best
-        if best is None:
+        found = collect(sweep)
+        damaged = found.damaged
+        if found.best is None:
             raise MissingInput(f"{sweep.uri}: no trial has finished with usable weights; see the states of the trials: "
                                f"job status {shlex.quote(sweep.uri)}")
-        trial = str(best["trial"])
+        trial = str(found.best["trial"])
     name = trial_file(trial, "best.safetensors")
     try:
         data = sweep.read(name)
@@ -88,10 +93,23 @@ def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
         with_weights = sorted(trials_with(sweep, "best.safetensors"))
         raise MissingInput(f"{sweep.uri}: trial {trial!r} has no best weights; the trials that have them: "
                            f"{', '.join(with_weights) or 'none'}") from None
-    about = read_about(data, join(sweep.uri, name))
-    settings, classes = about["settings"], about["classes"]
-    machine = choose_machine(about.get("precision", "auto"))
-    known = Trial(**{spec.name: settings[spec.name] for spec in fields(Trial) if spec.name in settings})
-    model = build_model(known, len(classes), parse_weights(data, join(sweep.uri, name)), machine).eval()
-    return Predictor(trial, model, machine, classes, known.image_size, about["short_side"],
-                     about.get("threshold"), about.get("threshold_margin"), about.get("val_recall"))
+    where = join(sweep.uri, name)
+    about = read_about(data, where)
+    weights = parse_weights(data, where)
+    check_weights(weights, about, where)
+    machine = choose_machine(about.precision)
+    model = build_model(about.trial, len(about.classes), weights, machine).eval()
+    return Predictor(trial, model, machine, about.classes, about.trial.image_size, about.short_side, about.threshold,
+                     about.threshold_margin, about.val_recall, damaged)
+
+
+def check_weights(weights: dict[str, torch.Tensor], about: About, where: str) -> None:
+    """Raise BadConfig unless the weights are those of the trial's model, head included, and its images large enough."""
+    # On this device a model of any size takes no memory.
+    with torch.device("meta"):
+        build = build_mlp if about.trial.model == "mlp" else build_resnet18
+        expected = build(about.trial, len(about.classes)).state_dict()
+    fit = {key: value.shape for key, value in weights.items()} == {key: item.shape for key, item in expected.items()}
+    if not fit or resize_side(about.trial.image_size) > about.short_side:
+        raise BadConfig(f"{where}: its weights do not fit the settings and classes in its header; delete this file and "
+                        "the trial's row.json, then train the trial again")

@@ -9,6 +9,8 @@ import numpy as np
 import xlsxwriter
 from xlsxwriter.worksheet import Worksheet
 
+from job.folder.escape import for_workbook
+
 NUMBERS = {"figure": "0.0000", "seconds": "#,##0.0", "plain": "General"}
 WIDEST = 44
 PRINT_PERCENT = 65
@@ -74,8 +76,9 @@ class Page:
             style = style.removesuffix(kind) + "text"
         form = self.book.formats[style]
         if isinstance(value, str):
-            self.sheet.write_string(row, column, value, form)
-            self.widen(column, value)
+            text = for_workbook(value)
+            self.sheet.write_string(row, column, text, form)
+            self.widen(column, text)
         elif value is None or not math.isfinite(value):
             self.sheet.write_blank(row, column, None, form)
         else:

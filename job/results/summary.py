@@ -1,10 +1,9 @@
 """Rows -> one ranked table, with notes for its reader."""
 
-import contextlib
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -12,29 +11,11 @@ import pandas as pd
 
 from job.errors import MissingInput
 from job.folder.grid import read_grid
-from job.folder.layout import (
-    GRID,
-    NEXT_GRID,
-    PASSPORT,
-    check_sweep,
-    read_epochs,
-    read_json,
-    read_row,
-    trial_file,
-    trials_with,
-)
+from job.folder.layout import GRID, NEXT_GRID, check_sweep, read_pack_hash, trials_with
 from job.folder.storage import Folder, join
 from job.record import FIGURES, Epoch, Row
-from job.results.compare import (
-    baseline_notes,
-    hits,
-    judge,
-    next_grid,
-    repeat_notes,
-    repeats,
-    validation_predictions,
-    verdict_notes,
-)
+from job.results.compare import baseline_notes, hits, judge, next_grid, repeat_notes, repeats, verdict_notes
+from job.results.intact import Damage, read_predictions, read_trials, refuse_damaged
 from job.trial import Trial, is_max
 
 
@@ -56,6 +37,7 @@ class Summary:
 
     table: one line per trial with the fields of Trial and Row and `rank` (1 is best). Failed trials and rows of another
     pack have rank NaN: the figures of another pack describe other images. epochs: trial -> its table of epochs.
+    damaged: files that cannot be read; their trials are left out.
     """
 
     table: pd.DataFrame
@@ -68,6 +50,7 @@ class Summary:
     missing: list[str]
     other_pack: list[str]
     failed: list[str]
+    damaged: list[Damage]
     uri: str
 
     @property
@@ -85,8 +68,9 @@ class Summary:
 
     def about(self) -> dict[str, Any]:
         """Return what summary.json holds."""
-        return {"best": None if self.best is None else self.best["trial"], "sorted_by": self.monitor,
-                "notes": self.notes(), "missing": self.missing, "failed": self.failed, "other_pack": self.other_pack}
+        found = {"best": None if self.best is None else self.best["trial"], "sorted_by": self.monitor,
+                 "notes": self.notes(), "missing": self.missing, "failed": self.failed, "other_pack": self.other_pack}
+        return found | ({"damaged": [asdict(item) for item in self.damaged]} if self.damaged else {})
 
     def notes(self) -> list[str]:
         """Return the notes below the table, one sentence each."""
@@ -101,41 +85,39 @@ class Summary:
             found += [f"trial {name} failed: {causes[name]}" for name in self.failed]
         if self.other_pack:
             found.append(f"not ranked, because their rows are from another pack: {', '.join(self.other_pack)}")
-        return found
+        return found + [f"left out, because a file is damaged: {item}" for item in self.damaged]
 
 
 def collect(sweep: Folder) -> Summary:
-    """Return the summary of a sweep from its rows and epoch tables; raises MissingInput if no trial has a row."""
+    """Return the summary of a sweep from its rows and epoch tables; a trial with a damaged file is left out.
+
+    Raises MissingInput if no trial has a row, and BadData if every row is damaged.
+    """
     grid_trials = read_grid(sweep) if sweep.exists(GRID) else []
     grid = [trial.trial for trial in grid_trials]
     found = trials_with(sweep, "row.json")
-    names = [name for name in grid if name in found] + sorted(found.difference(grid), key=natural)
-    rows = [row for name in names if (row := read_row(sweep, name))]
-    if not rows:
+    trials = read_trials(sweep, [name for name in grid if name in found] + sorted(found.difference(grid), key=natural))
+    pack_hash = read_pack_hash(sweep)
+    if not pack_hash and trials.rows:
+        pack_hash = Counter(row.pack_hash for row in trials.rows.values()).most_common(1)[0][0]
+    read_predictions(sweep, trials, pack_hash)
+    if not trials.rows:
+        refuse_damaged(trials.damaged)
         check_sweep(sweep)
         hint = "`job status` shows their progress" if grid else "and there is no grid.csv: is this a sweep's folder?"
         raise MissingInput(f"{sweep.uri}: no trial has a row yet; {hint}")
-    epochs = {row.trial: epochs_table(read_epochs(sweep, row.trial)) for row in rows}
-    passport = read_json(sweep, PASSPORT)
-    pack_hash = passport["pack_hash"] if passport else Counter(row.pack_hash for row in rows).most_common(1)[0][0]
+    rows = list(trials.rows.values())
     table, monitor = rank(rows, pack_hash)
-    predictions = read_predictions(sweep, table[table["rank"].notna()]["trial"])
+    ranked = set(table[table["rank"].notna()]["trial"])
+    predictions = {name: found for name, found in trials.predictions.items() if name in ranked}
     table = judge(table, {name: hits(found) for name, found in predictions.items()})
     next_trials, next_notes = next_grid(table, grid_trials)
     next_trials = [*grid_trials, *next_trials] if next_trials else []
-    return Summary(table, epochs, monitor, baseline_notes(table, predictions), repeats(table), next_trials, next_notes,
+    return Summary(table, {name: epochs_table(epochs) for name, epochs in trials.epochs.items()}, monitor,
+                   baseline_notes(table, predictions), repeats(table), next_trials, next_notes,
                    missing=[name for name in grid if name not in found],
                    other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
-                   failed=[row.trial for row in rows if row.status == "failed"], uri=sweep.uri)
-
-
-def read_predictions(sweep: Folder, trials: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """Return trial -> its predictions on the validation images, for the trials that have a predictions.csv."""
-    found = {}
-    for trial in trials:
-        with contextlib.suppress(MissingInput):
-            found[trial] = validation_predictions(sweep.read(trial_file(trial, "predictions.csv")))
-    return found
+                   failed=[row.trial for row in rows if row.status == "failed"], damaged=trials.damaged, uri=sweep.uri)
 
 
 def natural(name: str) -> tuple[float, str]:

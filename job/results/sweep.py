@@ -1,20 +1,24 @@
 """A sweep in a notebook: its rows, epochs and predictions as pandas tables, read from the folder at each access."""
 
+import warnings
 from dataclasses import dataclass
 
 import pandas as pd
 
 from job.data.pack import Passport, read_passport
-from job.errors import MissingInput
-from job.folder.layout import check_sweep, read_epochs, trial_file, trials_with
+from job.errors import BadData, MissingInput
+from job.folder.layout import check_sweep, read_epochs, read_parsed, read_row, trial_file, trials_with
 from job.folder.storage import Folder, join, open_folder
-from job.results.compare import predictions_table
+from job.results.predictions import predictions_table
 from job.results.summary import collect, epochs_table, natural
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep folder; every attribute raises MissingInput for what is not there yet."""
+    """A sweep folder; every attribute raises MissingInput for what is not there yet, BadData for a damaged file.
+
+    Or BadConfig, for a damaged passport, grid or table of epochs.
+    """
 
     folder: Folder
 
@@ -23,8 +27,14 @@ class Sweep:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One line per trial that has a row, best first: the columns of the workbook's summary."""
-        return collect(self.folder).table
+        """One line per trial that has a row, best first: the columns of the workbook's summary.
+
+        A trial with a damaged file is left out, with a warning.
+        """
+        found = collect(self.folder)
+        for item in found.damaged:
+            warnings.warn(str(item), stacklevel=2)
+        return found.table
 
     @property
     def passport(self) -> Passport:
@@ -36,7 +46,8 @@ class Sweep:
 
     def epochs(self, trial: str | int) -> pd.DataFrame:
         """Return one line per epoch of a trial, with the columns of epochs.csv."""
-        found = read_epochs(self.folder, str(trial))
+        row = read_row(self.folder, str(trial))
+        found = read_epochs(self.folder, str(trial), row.epochs_run if row else None)
         if not found:
             have = ", ".join(sorted(trials_with(self.folder, "epochs.csv"), key=natural)) or "none"
             name = join(self.folder.uri, trial_file(str(trial), "epochs.csv"))
@@ -45,7 +56,11 @@ class Sweep:
 
     def predictions(self, trial: str | int) -> pd.DataFrame:
         """Return one line per image of the validation and test splits, with the columns of predictions.csv."""
-        return predictions_table(self.folder.read(trial_file(str(trial), "predictions.csv")))
+        name = trial_file(str(trial), "predictions.csv")
+        try:
+            return read_parsed(self.folder, name, predictions_table)
+        except ValueError as error:
+            raise BadData(f"{join(self.folder.uri, name)}: {error}; restore the file") from None
 
 
 def open_sweep(uri: str) -> Sweep:

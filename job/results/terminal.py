@@ -1,6 +1,7 @@
 """The tables and notes that commands print, each on a console that the caller may pass in."""
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from job.errors import BadData, JobError
+from job.folder.escape import for_terminal, lines_for_terminal
 from job.folder.layout import NEXT_GRID
 from job.folder.storage import Folder, join
+from job.results.intact import refuse_damaged
 from job.results.json_output import plan_sums
 from job.results.summary import Summary, settings_of
 from job.training.display import clock, plural
@@ -36,17 +39,20 @@ FIGURES = {
 }
 SETTING_DROPS = 7
 STATE_STYLES = {"done": "green", "running": "cyan", "stopped": "yellow", "interrupted": "yellow", "diverged": "red",
-                "failed": "bold red"}
+                "failed": "bold red", "damaged": "bold red"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a printed table; `drops`: how early a narrow screen does without it, 0 never."""
+    """One column of a printed table, escaped; `drops`: how early a narrow screen does without it, 0 never."""
 
     heading: str
     cells: list[str]
     drops: int = 0
     left: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cells", [for_terminal(cell) for cell in self.cells])
 
 
 def console() -> Console:
@@ -86,7 +92,7 @@ def state_text(state: str) -> Text:
 
 def print_line(screen: Console, text: str, whole: bool = False) -> None:
     """Print a sentence; whole: never break the line, so that a path or a command in it can be copied."""
-    screen.print(text, markup=False, highlight=False, soft_wrap=whole or not screen.is_terminal)
+    screen.print(lines_for_terminal(text), markup=False, highlight=False, soft_wrap=whole or not screen.is_terminal)
 
 
 def print_predictions(predictor: "Predictor", predictions: "Iterable[Prediction]") -> None:
@@ -95,17 +101,19 @@ def print_predictions(predictor: "Predictor", predictions: "Iterable[Prediction]
     from job.data.decode import Rejected
 
     rule = "" if predictor.threshold is None else (
-        f"; {predictor.classes[1]!r} if its probability is at least {predictor.threshold:.6g} "
+        f"; '{for_terminal(predictor.classes[1])}' if its probability is at least {predictor.threshold:.6g} "
         f"(validation recall {predictor.val_recall or 0:.0%})")
+    for damage in predictor.damaged:
+        print(f"job: left out, because a file is damaged: {lines_for_terminal(str(damage))}", file=sys.stderr)
     print(f"best weights of trial {predictor.trial}{rule}")
     bad: list[JobError] = []
     for item in predictions:
         if item.error:
             reason = item.error.reason if isinstance(item.error, Rejected) else str(item.error)
             bad.append(BadData(reason) if isinstance(item.error, Rejected) else item.error)
-            print(f"{item.image}  not read: {reason}")
+            print(for_terminal(f"{item.image}  not read: {reason}"))
         else:
-            print(f"{item.image}  {item.label}  {item.confidence:.3f}")
+            print(for_terminal(f"{item.image}  {item.label}  {item.confidence:.3f}"))
     if bad:
         raise type(bad[0])(f"{len(bad)} of the images could not be read; the first: {bad[0]}")
 
@@ -120,7 +128,7 @@ def shown(value: object, kind: str = "") -> str:
 
 
 def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, screen: Console | None = None) -> None:
-    """Print the ranked table, the notes, the best trial and the workbook's path."""
+    """Print the ranked table, the notes, the best trial and the workbook's path; raises BadData for damaged files."""
     screen = screen or console()
     columns, alike = summary_columns(summary.table)
     lines = summary.table
@@ -144,6 +152,7 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, sc
     if kept:
         print_line(screen, f"the workbook had been edited; the edited one is now {join(sweep.uri, kept)}", whole=True)
     print_line(screen, f"workbook: {join(sweep.uri, workbook)}", whole=True)
+    refuse_damaged(summary.damaged)
 
 
 def summary_columns(lines: pd.DataFrame) -> tuple[list[Column], list[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from xlsxwriter.utility import xl_rowcol_to_cell
 
+from job.folder.escape import for_workbook
 from job.record import FIGURES
 from job.results.spreadsheet import Book, Page, kind_of
 from job.results.summary import has_values, natural, settings_of
@@ -76,7 +77,7 @@ def write_summary(page: Page, table: pd.DataFrame, monitor: str, notes: Sequence
     legend = f"* sorted by {monitor} of each trial's best epoch; best_ is the best epoch, last_ the last one"
     for number, note in enumerate([legend, *notes], len(table) + 2):
         # To the right of the frozen columns: those are printed on every page.
-        page.sheet.write_string(number, 2, note)
+        page.sheet.write_string(number, 2, for_workbook(note))
     return len(table) + len(notes) + 4
 
 

@@ -1,14 +1,18 @@
 """The checkpoint of a trial, last.pt: everything that an exact resume needs, the best weights so far included."""
 
+import contextlib
 import io
 import zipfile
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from job.errors import BadConfig
 from job.folder.same_settings import check_same
+from job.folder.untrusted import check_types, in_range
 from job.record import Epoch
 from job.training.state import State
 from job.training.weights import UNREADABLE
@@ -33,32 +37,106 @@ def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -
 
 
 def read_checkpoint(data: bytes, trial: Trial, pack_hash: str, where: str) -> dict[str, Any]:
-    """Return the values of a checkpoint; raises BadConfig if it is damaged or belongs to another trial or pack."""
-    try:
-        # torch.load does not check the checksums that torch.save writes.
-        if damaged_part := zipfile.ZipFile(io.BytesIO(data)).testzip():
-            raise ValueError(f"{damaged_part} does not match its checksum")
+    """Return the values of a checkpoint, and `where`; raises BadConfig if it is damaged or of another trial or pack."""
+    with damage(where):
+        check_archive(data)
         saved = dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
         if missing_keys := {key for key in KEYS if key not in saved}:
             raise ValueError(f"it lacks {', '.join(sorted(missing_keys))}")
+        check_types(Saved, saved)
+    check_same(where, saved["trial"], saved["pack_hash"], trial, pack_hash)
+    with damage(where):
+        check_values(saved, trial)
+    return {**saved, "where": where}
+
+
+@contextlib.contextmanager
+def damage(where: str) -> Iterator[None]:
+    """Turn what a damaged checkpoint makes torch and Python raise into BadConfig."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
     except (*UNREADABLE, zipfile.BadZipFile) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadConfig(f"{where}: damaged checkpoint ({reason}); delete it to restart the trial") from None
-    check_same(where, saved["trial"], saved["pack_hash"], trial, pack_hash)
-    return saved
+
+
+def check_archive(data: bytes) -> None:
+    """Raise ValueError if a part does not match its checksum, or is compressed: torch.save compresses nothing."""
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+        raise ValueError("a part of it is compressed")
+    if sum(part.file_size for part in archive.infolist()) > len(data):
+        raise ValueError("its parts overlap")
+    # torch.load does not check the checksums that torch.save writes.
+    if damaged_part := archive.testzip():
+        raise ValueError(f"{damaged_part} does not match its checksum")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The types of the plain values of a checkpoint."""
+
+    trial: dict[str, Any]
+    pack_hash: str
+    precision: Literal["fp32", "bf16"]
+    started_at: str
+    epoch: int
+    step: int
+    epoch_seconds: float
+    best_epoch: int | None
+
+
+def check_values(saved: dict[str, Any], trial: Trial) -> None:
+    """Raise ValueError unless the history is that of so many epochs, and the best one has its weights."""
+    history = [Epoch(**epoch) for epoch in saved["history"]]
+    in_range("epoch", saved["epoch"], 0, trial.epochs)
+    in_range("step", saved["step"], 0)
+    if [epoch.epoch for epoch in history] != list(range(1, saved["epoch"] + 1)):
+        raise ValueError(f"its history is not that of {saved['epoch']} epochs")
+    if not all(isinstance(value, int | float | None) for epoch in history for value in vars(epoch).values()):
+        raise ValueError("its history holds something that is no number")
+    if saved["best_epoch"] is not None:
+        in_range("best_epoch", saved["best_epoch"], 1, saved["epoch"])
+    if (saved["best_epoch"] is None) != (saved["best_weights"] is None):
+        raise ValueError("a best epoch without its weights, or weights without their epoch")
 
 
 def restore(state: State, saved: dict[str, Any]) -> None:
-    """Put the values of a checkpoint into a new state."""
-    state.model.load_state_dict(saved["model"])
-    # How the optimizer computes depends on this machine, which may differ from the one that saved.
-    for group, new in zip(saved["optimizer"]["param_groups"], state.optimizer.param_groups, strict=True):
-        group.update({name: new[name] for name in ("lr", "fused", "foreach", "capturable") if name in new})
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.loss_sum.copy_(saved["loss_sum"])
-    state.num_correct.copy_(saved["num_correct"])
+    """Put the values of a checkpoint into a new state; raises BadConfig if they do not fit its model."""
+    with damage(saved["where"]):
+        state.model.load_state_dict(saved["model"])
+        restore_optimizer(state.optimizer, saved["optimizer"])
+        state.loss_sum.copy_(saved["loss_sum"])
+        state.num_correct.copy_(saved["num_correct"])
+        if saved["best_weights"] is not None:
+            check_shapes(saved["best_weights"], state.model.state_dict())
     state.started_at, state.epoch, state.step = saved["started_at"], saved["epoch"], saved["step"]
     state.epoch_seconds = saved["epoch_seconds"]
     state.history = [Epoch(**epoch) for epoch in saved["history"]]
     state.best = next((epoch for epoch in state.history if epoch.epoch == saved["best_epoch"]), None)
     state.best_weights = saved["best_weights"]
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Put the saved state into an optimizer; raises ValueError for a tensor that is not of its weight's shape.
+
+    A GPU's fused step takes all sizes from the weights, so it would read past the end of a smaller tensor.
+    """
+    for group, new in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+        # How the optimizer computes depends on this machine, which may differ from the one that saved.
+        group.update({name: value for name, value in new.items() if name != "params"})
+    optimizer.load_state_dict(saved)
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape != (() if name == "step" else weight.shape):
+                raise ValueError(f"the optimizer's {name} is {list(value.shape)} for weights {list(weight.shape)}")
+            if not isinstance(value, Tensor | None):
+                raise ValueError(f"the optimizer's {name} is no tensor")
+
+
+def check_shapes(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ValueError unless the weights have the names and the shapes of the model's."""
+    if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in expected.items()}:
+        raise ValueError("the best weights have other names or shapes than the model's")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from job.folder.escape import for_terminal, lines_for_terminal
 from job.record import Epoch, Row
 from job.trial import Trial
 
@@ -66,7 +67,8 @@ class Display:
             self.bar.stop()
 
     def say(self, text: str) -> None:
-        """Print one line that stays on the screen."""
+        """Print a text that stays on the screen, escaped."""
+        text = lines_for_terminal(text)
         self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def begin(self, what: str, total: int, done: int = 0, num_epochs: int = 0) -> None:
@@ -110,17 +112,17 @@ class Display:
         shares = collections.Counter[str]()
         for counts in passport.counts.values():
             shares.update(counts)
-        classes = ", ".join(f"{name} {shares[name]}" for name in passport.classes)
+        classes = for_terminal(", ".join(f"{name} {shares[name]}" for name in passport.classes))
         self.say(f"pack {passport.pack_hash[:12]}: {passport.num_images} images ({splits}; {classes})")
         some = [f"rejected {item['image']}: {item['reason']}" for item in passport.rejected]
         some += [f"byte-identical: {', '.join(names)}" for names in passport.duplicates]
         some += [f"left out of training, because another split has it too: {name}" for name in passport.left_out]
         for text in some[:MOST_LINES]:
-            self.say(f"  {text}")
+            self.say(f"  {for_terminal(text)}")
         if len(some) > MOST_LINES:
             self.say(f"  ... and {len(some) - MOST_LINES} more in pack/passport.json")
         for text in passport.warnings:
-            self.say(f"  warning: {text}")
+            self.say(f"  warning: {for_terminal(text)}")
 
     def runs(self, groups: Sequence[Sequence[Trial]], num_trials: int) -> None:
         """Say what the sweep trains: the trials without a row, each group one run, its longest trial last."""
@@ -159,7 +161,7 @@ class Display:
         """Show a trial's outcome, and count it."""
         if not already:
             self.position = replace(self.position, num_done=self.position.num_done + 1)
-        settings = f"lr {row.settings.get('lr'):g}, {plural(row.settings.get('epochs', 0), 'epoch')}"
+        settings = f"lr {row.settings.get('lr', Trial.lr):g}, {plural(row.settings.get('epochs', 0), 'epoch')}"
         if row.status == "failed":
             self.say(f"trial {row.trial}  FAILED ({settings}): {row.cause}")
             return

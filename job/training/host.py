@@ -4,12 +4,10 @@ import contextlib
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import torch
-import torchvision
 
 from job.data.pack import Passport
 from job.folder.attempts import host_name, now
@@ -18,10 +16,15 @@ from job.folder.attempts import host_name, now
 def circumstances(passport: Passport) -> dict[str, Any]:
     """Return the Row's fields about pack, program and host."""
     versions = {"trialgrid": metadata.version("trialgrid"), "python": platform.python_version(),
-                "torch": torch.__version__, "torchvision": torchvision.__version__}
+                "torch": version_of("torch"), "torchvision": version_of("torchvision")}
     return {"classes": passport.classes, "pack_hash": passport.pack_hash, "host": host_name(),
             "git_commit": git_commit(), "image": os.environ.get("IMAGE", ""), "finished_at": now(),
             "versions": versions}
+
+
+def version_of(package: str) -> str:
+    """Return a package's own version, or the installed one while it is not imported: that may be what kills trials."""
+    return str(getattr(sys.modules.get(package), "__version__", None) or metadata.version(package))
 
 
 def git_commit() -> str:

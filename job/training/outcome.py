@@ -8,9 +8,12 @@ from dataclasses import asdict, replace
 
 from job.data.batches import Batches
 from job.data.pack import Passport
+from job.errors import TryAgain
+from job.folder.escape import for_csv
 from job.folder.layout import trial_file, trial_work
 from job.folder.lease import Busy, Lease, claim, held
-from job.folder.storage import Folder
+from job.folder.patience import patiently
+from job.folder.storage import Folder, join
 from job.record import Epoch, Row, row_to_json, summarise
 from job.training.evaluate import Evaluation, evaluate, figures_at_threshold, figures_on_test
 from job.training.host import circumstances
@@ -21,6 +24,9 @@ from job.training.rows import finished_row, set_failed_aside
 from job.training.state import State
 from job.training.stopping import why_best, why_ended
 from job.trial import Trial
+
+# Another process's row, or a failed one, may be in the way for a moment.
+MOST_TRIES = 3
 
 
 def evaluate_best(state: State, batches: Batches, split: str, machine: Machine) -> Evaluation:
@@ -45,9 +51,10 @@ def write_shorter_rows(sweep: Folder, shorter: Sequence[Trial], longest: Trial, 
     ending = [trial for trial in shorter if state.step == 0 and state.history and has_ended(trial, state.history)]
     for trial in ending:
         finished = functools.partial(finished_row, sweep, trial, records.passport)
+        patiently(records.lease.confirm, records.display.say, records.pause)
         try:
             lease = claim(sweep, trial_work(trial.trial), finished, records.display.say, wait=False,
-                          settings=asdict(trial), pack_hash=records.passport.pack_hash)
+                          pause=records.pause, settings=asdict(trial), pack_hash=records.passport.pack_hash)
         except Busy as error:
             records.display.say(f"{error}; that process writes its row")
             continue
@@ -71,11 +78,19 @@ def publish(sweep: Folder, trial: Trial, state: State, records: Records, lease: 
     row, predictions = conclude(trial, state, records.batches, records.machine, records.passport)
     row = replace(row, trained_by=trained_by)
     records.end(state, row, predictions)
-    lease.guard()
-    set_failed_aside(sweep, trial, lease)
-    if not sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode()):
-        row = finished_row(sweep, trial, records.passport) or row
-    return row
+
+    def write_row() -> Row | None:
+        lease.confirm()
+        # A delayed write may have brought a failed row back.
+        set_failed_aside(sweep, trial, lease)
+        is_written = sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode())
+        return row if is_written else finished_row(sweep, trial, records.passport)
+
+    for _ in range(MOST_TRIES):
+        if written := patiently(write_row, records.display.say, records.pause):
+            return written
+    where = join(sweep.uri, trial_file(trial.trial, "row.json"))
+    raise TryAgain(f"{where}: the storage neither takes the row nor shows another one; start again later")
 
 
 def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, passport: Passport) -> tuple[Row, bytes]:
@@ -105,7 +120,10 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
 
 
 def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches, classes: Sequence[str]) -> bytes:
-    """Return a CSV with a line per image: split, image, label, predicted class, and the probability of each class."""
+    """Return a CSV with a line per image: split, image, label, predicted class, and the probability of each class.
+
+    Names that a spreadsheet would take for formulas are escaped by `for_csv`.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["split", "image", "label", "predicted", *(f"p {name}" for name in classes)])
@@ -115,5 +133,5 @@ def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches,
             probabilities_NK = evaluation.logits_NK.double().softmax(1).tolist()
             for image, label, probabilities in zip(images, evaluation.labels_N.tolist(), probabilities_NK, strict=True):
                 predicted = classes[probabilities.index(max(probabilities))]
-                writer.writerow([split, image, classes[label], predicted, *probabilities])
+                writer.writerow([split, *map(for_csv, (image, classes[label], predicted)), *probabilities])
     return text.getvalue().encode()

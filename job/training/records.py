@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from job.data.batches import Batches
 from job.data.pack import Passport
 from job.errors import Stopped
-from job.folder.layout import trial_file
+from job.folder.layout import epochs_file, trial_file
 from job.folder.lease import Lease
 from job.folder.outbox import Outbox
+from job.folder.patience import patience_seconds
 from job.record import Row, epochs_to_csv
 from job.training.checkpoint import state_to_bytes
 from job.training.display import Display
@@ -20,8 +21,7 @@ from job.training.state import State
 from job.training.weights import weights_to_bytes
 from job.trial import Trial
 
-# How long the end of a trial waits for storage that does not respond, before it gives up with TryAgain.
-STORAGE_PATIENCE_SECONDS = 600.0
+# How long a trial waits for storage that does not respond, once a signal has asked it to stop.
 STOP_PATIENCE_SECONDS = 90.0
 # The largest share of the time that checkpoints may take. Each one waits for the device, copies 135 MB of a ResNet18,
 # and keeps a core busy while it is written, which slows the steps on a CPU; an epoch may take less time than that.
@@ -79,7 +79,12 @@ class Records:
 
     def patience_seconds(self) -> float:
         """Return how long to wait for storage: less once a signal has asked to stop."""
-        return STOP_PATIENCE_SECONDS if self.stop.is_set() else STORAGE_PATIENCE_SECONDS
+        return patience_seconds(STOP_PATIENCE_SECONDS) if self.stop.is_set() else patience_seconds()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raise Stopped if a signal asks to stop."""
+        if self.stop.wait(seconds):
+            raise Stopped("stopped by a signal while the storage did not respond; the same command resumes the trial")
 
     def epoch(self, state: State) -> None:
         """Write an epoch's events, the table of epochs so far and, if one is due, the checkpoint."""
@@ -119,7 +124,12 @@ class Records:
                       "same command resumes the trial")
 
     def end(self, state: State, row: Row, predictions: bytes) -> None:
-        """Write best weights, predictions and last events, and wait until storage has them: the row comes last."""
+        """Write best weights, predictions, last events and the whole table of epochs, and wait until storage has them.
+
+        The row comes last. The whole table has a name of its own, because a store may deliver an earlier write of
+        epochs.csv after this one.
+        """
+        self.put(epochs_file(len(state.history)), epochs_to_csv(state.history).encode())
         if state.best_weights:
             self.put("predictions.csv", predictions)
             about = {"settings": asdict(self.trial), "classes": self.passport.classes, "epoch": row.best_epoch,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from job.data.pack import Passport
-from job.errors import AccessDenied, JobError, Stopped, TakenOver, TryAgain
+from job.errors import AccessDenied, JobError, Stopped, SweepRemoved, TakenOver, TryAgain
 from job.folder.attempts import now
-from job.folder.layout import read_row, trial_file
+from job.folder.layout import PASSPORT, read_row, trial_file
 from job.folder.lease import Lease
 from job.folder.same_settings import check_same
 from job.folder.storage import Folder, join
@@ -23,11 +23,11 @@ def failure_as_row(sweep: Folder, trial: Trial, passport: Passport, display: Dis
     """If the block fails because of the trial itself, write a failed row with the cause, and raise the error.
 
     No row is written for what another try can solve (storage, credentials, a stop signal), nor for a trial that another
-    process has taken over.
+    process has taken over or that was removed.
     """
     try:
         yield
-    except (Stopped, TryAgain, AccessDenied, TakenOver):
+    except (Stopped, TryAgain, AccessDenied, TakenOver, SweepRemoved):
         raise
     except JobError as error:
         failure = error
@@ -38,7 +38,7 @@ def failure_as_row(sweep: Folder, trial: Trial, passport: Passport, display: Dis
         failure.__cause__ = error
     else:
         return
-    lease.guard()
+    lease.confirm()
     row = Row(settings=asdict(trial), status="failed", cause=str(failure), started_at=now(), **circumstances(passport))
     sweep.write_once(trial_file(trial.trial, "row.json"), row_to_json(row).encode())
     raise failure
@@ -52,6 +52,13 @@ def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
     where = join(sweep.uri, trial_file(trial.trial, "row.json"))
     check_same(where, row.settings, row.pack_hash, trial, passport.pack_hash)
     return row
+
+
+def check_not_removed(sweep: Folder) -> None:
+    """Raise SweepRemoved if the pack, which the command has read, is gone: no trial begins in what is left."""
+    if not sweep.exists(PASSPORT):
+        raise SweepRemoved(f"{join(sweep.uri, PASSPORT)}: the pack was removed while this command ran, so it trains "
+                           "nothing more; to make it anew, run the command again")
 
 
 def failed_rows(sweep: Folder, trials: Sequence[Trial]) -> dict[str, Row]:

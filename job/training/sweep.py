@@ -10,13 +10,13 @@ from dataclasses import replace
 from types import FrameType
 
 from job.data.pack import Passport
-from job.errors import AccessDenied, JobError, Stopped, TakenOver, TryAgain
+from job.errors import AccessDenied, JobError, Stopped, SweepRemoved, TakenOver, TryAgain
 from job.folder.lease import Busy
 from job.folder.storage import Folder
 from job.record import Row
+from job.training.claimed import run_trial
 from job.training.display import Display, Position
 from job.training.rows import failed_rows, failure_since, finished_row
-from job.training.run import run_trial
 from job.trial import Trial, trajectories
 
 STOPPED = "stopped by a signal; finished trials have their rows, and the same command trains the others"
@@ -125,7 +125,7 @@ def run_group(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
         return False
     except Stopped as error:
         raise Stopped(f"trial {name}: {error}") from None
-    except (TryAgain, AccessDenied):
+    except (TryAgain, AccessDenied, SweepRemoved):
         raise
     except JobError as error:
         display.say(f"trial {name}  FAILED: {error}")

@@ -4,9 +4,11 @@ import contextlib
 import io
 import json
 import pickle
+import struct
 import time
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.error import URLError
 
 import safetensors
@@ -16,11 +18,12 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
 from job.errors import BadConfig, BadData, MissingInput
-from job.trial import Trial
+from job.folder.untrusted import bounded_json, check_types, check_unicode
+from job.trial import ImageOptions, Trial
 
 # What torch.load raises for a damaged file or for a file of another kind; found by flipping bytes.
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
-              AttributeError)
+              AttributeError, OverflowError, AssertionError, struct.error)
 WEIGHTS_FILE = "resnet18-f37072fd.pth"
 DOWNLOAD_PAUSES_SECONDS = (1, 5)
 
@@ -91,11 +94,38 @@ def weights_to_bytes(weights: dict[str, Tensor], about: dict[str, Any]) -> bytes
     return bytes(safetensors.torch.save(weights, {"trialgrid": json.dumps(about)}))
 
 
-def read_about(data: bytes, where: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class About:
+    """What `job predict` needs besides the weights."""
+
+    trial: Trial
+    classes: list[str]
+    short_side: int
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threshold: float | None = None
+    threshold_margin: float | None = None
+    val_recall: float | None = None
+
+    def __post_init__(self) -> None:
+        ImageOptions(short_side=self.short_side)
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes are not two or more different names")
+        if self.threshold_margin is not None and len(self.classes) != 2:
+            raise ValueError(f"a threshold for {len(self.classes)} classes")
+
+
+def read_about(data: bytes, where: str) -> About:
     """Return the `about` that `weights_to_bytes` wrote; raises BadConfig if it did not write this file."""
     try:
         length = int.from_bytes(data[:8], "little")
-        return dict(json.loads(json.loads(data[8:8 + length])["__metadata__"]["trialgrid"]))
-    except (ValueError, KeyError, TypeError) as error:
+        text = bounded_json(data[8:8 + length])["__metadata__"]["trialgrid"].encode()
+        found = bounded_json(text)
+        settings = found["settings"]
+        check_unicode(text, found)
+        check_types(About, found)
+        check_types(Trial, settings)
+        trial = Trial(**{spec.name: settings[spec.name] for spec in fields(Trial) if spec.name in settings})
+        return About(trial, **{spec.name: found[spec.name] for spec in fields(About) if spec.name in found})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadConfig(f"{where}: not the best weights of a trial ({type(error).__name__}: {error}); delete this file "
                         "and the trial's row.json, then train the trial again") from None

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from support import job
+from support import ROOT, S3, job
 
 
 def test_grid_prints_every_combination_and_sweep_reads_it() -> None:
@@ -26,6 +27,27 @@ def test_augment_draws_a_sheet_of_plain_and_augmented_images(shapes: Path, tmp_p
     with Image.open(tmp_path / "still.png") as sheet:
         plain, *others = (np.asarray(sheet.crop((4 + 44 * k, 4, 44 + 44 * k, 44))).astype(int) for k in range(8))
     assert all(np.abs(other - plain).max() <= 1 for other in others)
+
+
+@pytest.mark.parametrize(("out", "code", "part"), [
+    ("none/x.png", 66, "there is no folder"), ("", 78, "a folder; name a file in it"),
+    ("file/x.png", 78, "is no folder"), ("full", 75, "No space left on device")])
+def test_augment_that_cannot_write_its_sheet_names_the_file(
+        out: str, code: int, part: str, shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").symlink_to("/dev/full")
+    done = job("augment", shapes, "--out", tmp_path / out, "--image-size", "40")
+    assert done.code == code and str(tmp_path / out) in done.err and part in done.err
+    assert "standard output" not in done.err and "Traceback" not in done.err
+
+
+def test_sample_draws_into_a_bucket_and_says_where_it_cannot(tmp_path: Path, s3: S3) -> None:
+    assert job("sample", "s3://bucket/drawn", "--num", "20", **s3.env).code == 0
+    listed = s3.client().list_objects_v2(Bucket="bucket", Prefix="drawn/")["Contents"]
+    assert len(listed) == 20 and not (ROOT / "s3:").exists()
+    (tmp_path / "file").touch()
+    done = job("sample", tmp_path / "file" / "x")
+    assert done.code == 78 and str(tmp_path / "file") in done.err and "Traceback" not in done.err
 
 
 def test_sample_images_are_all_different_and_the_same_for_the_same_seed(tmp_path: Path) -> None:

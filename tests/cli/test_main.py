@@ -1,5 +1,6 @@
 """The command line as a whole: it starts at once, and bad input exits with its code and says where."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from job.cli.main import named
 from job.folder.local import LocalFolder
 from support import ROOT, environment, job, start_job, wait_for_line
 
@@ -29,6 +31,23 @@ def test_help_imports_nothing_heavy() -> None:
     (("prepare", "{tmp}/nothing", "ftp://x/y"), 78, "ftp:// is not supported"),
     (("sweep", "{tmp}/s", "--no-such-option"), 2, "No such option"),
     (("grid", "--lr", "0", "--epochs", "10"), 78, "--lr is 0"),
+    (("grid", "--lr", "nan"), 78, "--lr is nan; give a finite number"),
+    (("grid", "--epochs", "1_0"), 2, "'1_0'; give a whole number"),
+    (("grid", "--epochs", "\u0661\u0660"), 2, "give a whole number"),
+    (("grid", "--lr", "1_0"), 2, "'1_0'; give a number"),
+    (("grid", "--seed", "9" * 5000), 2, "give a whole number"),
+    (("grid", "--model", "mlp", "--weights", "none", "--hidden", "99999-99999"), 78, "--hidden is '99999-99999': with"),
+    (("plan", "{tmp}", "--price", "1e400"), 2, "it is inf; give a number from 0 to"),
+    (("plan", "{tmp}", "--price", "nan"), 2, "it is nan; give a number from 0 to"),
+    (("plan", "{tmp}", "--price", "-1"), 2, "it is -1; give a number from 0 to"),
+    (("plan", "{tmp}", "--price", "1e300"), 2, "give a number from 0 to"),
+    (("sweep", "{tmp}", "--workers", "6_4"), 2, "'6_4'; give a whole number"),
+    (("sample", "{tmp}/d", "--num", "2_0"), 2, "'2_0'; give a whole number"),
+    (("sample", "{tmp}/d", "--seed", "-1"), 2, "it is -1; give a number from 0 to 4294967295"),
+    (("sample", ""), 78, "is empty (an unset variable?)"),
+    (("tensorboard", "{tmp}", "--port", "99999"), 2, "give a number from 0 to 65535"),
+    (("prepare", "{tmp}", "{tmp}/s", "--split-seed", "1_0"), 2, "'1_0'; give a whole number"),
+    (("train", "{tmp}/s", "--trial", "1", "--epochs", "9", "--shorter", "2=\u0661"), 78, "give NAME=EPOCHS"),
     (("gather", "{tmp}"), 66, "no trial has a row"),
     (("status", "{tmp}"), 66, "grid.csv"),
     (("predict", "{tmp}", "x.jpg"), 66, "no trial has a row"),
@@ -92,3 +111,18 @@ def test_full_standard_output_exits_75() -> None:
         done = subprocess.run([sys.executable, "-m", "job", "grid", "--lr", "0.1"], stdout=full, stderr=subprocess.PIPE,
                               text=True, cwd=ROOT, env=environment(), check=False)
     assert done.returncode == 75 and "Traceback" not in done.stderr
+
+
+def test_error_that_no_code_catches_names_its_file_and_has_its_exit_code() -> None:
+    for error, code, text in (
+            (PermissionError(errno.EACCES, "Permission denied", "/t/x"), 77, "/t/x: Permission denied"),
+            (OSError(errno.ENOSPC, "No space left on device", b"/t/y"), 75, "/t/y: No space left"),
+            (OSError(errno.ENOSPC, "No space left on device"), 75, "standard output: No space left"),
+            (FileNotFoundError(errno.ENOENT, "No usable temporary directory"), 75, "the system: No usable temporary")):
+        found = named(error)
+        assert found.exit_code == code and str(found).startswith(text)
+
+
+def test_message_with_control_characters_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    done = job("status", tmp_path / "a\x1b[2Jb")
+    assert done.code == 66 and "\x1b" not in done.err and r"a\x1b[2Jb" in done.err

@@ -8,6 +8,7 @@ import kubernetes_validate
 
 from job.cluster.manifests import PERMANENT
 from job.cluster.options import canonical
+from server_side import not_spelled_out
 from support import ROOT
 
 VERSIONS = ("1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
@@ -38,6 +39,8 @@ def check_objects(objects: Objects) -> None:
         assert labels["app.kubernetes.io/name"] == "trialgrid" and labels["app.kubernetes.io/managed-by"] == "trialgrid"
         assert all(isinstance(value, str) and LABEL_VALUE.fullmatch(value) for value in labels.values())
         assert item["kind"] != "Secret" and "AKIA" not in str(item)
+        # Otherwise `kubectl apply --server-side` after a plain one conflicts.
+        assert not_spelled_out(item, VERSIONS[-1]) == set()
     for item, template, container in pods(objects):
         check_pod(template, container)
         check_selectors(objects, item, template)

@@ -4,16 +4,17 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from job.cluster.board import mirror
+from job.cluster.board import mirror, update
 from job.errors import TryAgain
+from job.folder.local import LocalFolder
 from job.folder.storage import open_folder
-from support import S3, Grid, job, start_job
+from support import S3, Grid, job, start_job, wait_for_line
 
 
 def ask(url: str, body: Any = None) -> Any:
@@ -39,8 +40,8 @@ def test_tensorboard_shows_each_trial_as_one_run_with_its_settings_and_follows_t
         wait_until(lambda: ask(f"{root}/data/runs") == ["1"])
         assert job("train", uri, "--trial", "2", **s3.env).code == 0
         wait_until(lambda: ask(f"{root}/data/runs") == ["1", "2"])
+        wait_until(lambda: ask(f"{root}/data/plugin/scalars/tags").keys() == {"1", "2"})
         tags = ask(f"{root}/data/plugin/scalars/tags")
-        assert tags.keys() == {"1", "2"}
         assert {"loss/train", "loss/val", "acc/train", "acc/val", "lr"} <= tags["1"].keys()
         points = ask(f"{root}/data/plugin/scalars/scalars?run=1&tag=loss%2Fval")
         assert [step for _, step, _ in points] == [1, 2]
@@ -69,11 +70,43 @@ def wait_until(happens: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.3)
 
 
-def test_tensorboard_on_a_taken_port_or_a_server_that_is_down_says_so(cluster_sweep: str, s3: S3) -> None:
-    port = s3.env["AWS_ENDPOINT_URL"].rpartition(":")[2]
-    taken = job("tensorboard", cluster_sweep, "--port", port, "--host", "127.0.0.1", **s3.env)
-    assert taken.code == 78 and port in taken.err and "Traceback" not in taken.err
-    assert job("tensorboard", cluster_sweep, **{**s3.env, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).code == 75
+@pytest.mark.parametrize(("host", "port", "part"), [
+    ("127.0.0.1", "{taken}", "Address already in use; give a free port"), ("999.1.1.1", "0", "no such address"),
+    ("", "0", "no such address"), ("192.0.2.1", "0", "assign requested address")])
+def test_tensorboard_where_it_cannot_listen_says_so(
+        host: str, port: str, part: str, cluster_sweep: str, s3: S3) -> None:
+    taken = s3.env["AWS_ENDPOINT_URL"].rpartition(":")[2]
+    done = job("tensorboard", cluster_sweep, "--host", host, "--port", port.format(taken=taken), **s3.env)
+    assert done.code == 78 and "--host" in done.err and part in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(("sweep", "changed", "part"), [
+    ("cluster", {"AWS_SECRET_ACCESS_KEY": "other"}, "access denied"),
+    ("cluster", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot be reached"),
+    ("none", {}, "there is no such folder, or it is empty")])
+def test_tensorboard_of_a_sweep_that_it_cannot_read_serves_says_why_and_waits(
+        sweep: str, changed: dict[str, str], part: str, cluster_sweep: str, s3: S3) -> None:
+    assert cluster_sweep == "s3://bucket/cluster"
+    process = start_job("tensorboard", f"s3://bucket/{sweep}", "--port", "0", **{**s3.env, **changed})
+    try:
+        wait_for_line(process, part)
+        wait_for_line(process, "TensorBoard of")
+        time.sleep(6)
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and part not in out, "said once"
+
+
+def test_tensorboard_begins_with_a_sweep_that_comes_later(tmp_path: Path) -> None:
+    said: list[str] = []
+    sweep, target = open_folder(str(tmp_path / "sweep")), tmp_path / "mirror"
+    target.mkdir()
+    text = update(sweep, target, said.append, "")
+    assert "there is no such folder" in text and update(sweep, target, said.append, text) == text and len(said) == 1
+    sweep.write("trials/a/events/0", b"x")
+    assert update(sweep, target, said.append, text) == "" and files_under(target) == ["a/0"] and len(said) == 1
 
 
 def files_under(folder: Path) -> list[str]:
@@ -103,3 +136,32 @@ def test_mirror_copies_what_is_new_removes_what_is_gone_and_leaves_no_half_file(
     monkeypatch.undo()
     assert mirror(sweep, target) == 1
     assert files_under(target) == ["a/0", "b/0", "b/1"]
+
+
+def test_mirror_writes_nowhere_but_in_its_folder(tmp_path: Path) -> None:
+    """A bucket may hold any keys; on this disk some of these names would lead elsewhere, or be no names."""
+    keys = ["trials/../events/x", "trials/./events/x", "trials//events/x", "trials/a/events/..", "trials/a/events/.x",
+            "trials/a/events/", "trials/..\\b/events/x", "trials/a/events/..\\x", "trials/a/events/x\0y",
+            "trials/a\nb/events/x", f"trials/a/events/{'x' * 300}", f"trials/{'a' * 300}/events/x",
+            "/etc/trials/a/events/x", "trials/a/events/x/y", "trials/a/events/-x", "trials/-rf/events/x"]
+
+    class Bucket(LocalFolder):
+        def names(self, prefix: str = "") -> Iterator[str]:
+            yield from [*keys, "trials/a/events/events.out.tfevents.0000000001.trialgrid"]
+
+        def fetch(self, name: str, path: Path) -> None:
+            path.write_bytes(b"x")
+
+    target = tmp_path / "board" / "mirror"
+    target.mkdir(parents=True)
+    assert mirror(Bucket(str(tmp_path / "sweep")), target) == 1
+    assert files_under(tmp_path) == ["board/mirror/a/events.out.tfevents.0000000001.trialgrid"]
+
+
+def test_mirror_of_a_bucket_with_an_odd_key_stays_in_its_folder(s3_here: S3, tmp_path: Path) -> None:
+    client = s3_here.client()
+    for key in ("trials/a/events/1", "trials/-rf/events/x", "trials/a/events/.x", "trials/a b/events/x"):
+        client.put_object(Bucket="bucket", Key=f"odd/{key}", Body=b"x")
+    (tmp_path / "mirror").mkdir()
+    assert mirror(open_folder("s3://bucket/odd"), tmp_path / "mirror") == 1
+    assert files_under(tmp_path) == ["mirror/a/1"]

@@ -26,7 +26,7 @@ def kustomized(folder: Path) -> Objects:
 
 @pytest.fixture
 def with_component(tmp_path: Path) -> Callable[[str], Objects]:
-    """The study's sweep with one of the components."""
+    """The study's sweep with one of the components, or with several, separated by `, ../../components/`."""
 
     def build(name: str) -> Objects:
         shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
@@ -53,16 +53,41 @@ def test_kustomize_base_and_study_render_and_pass_every_check() -> None:
     study = kustomized(STUDY)
     check_objects(study)
     kinds = sorted(item["kind"] for item in study)
-    assert kinds == ["ConfigMap"] * 2 + ["Deployment"] + ["Job"] * 10 + ["Namespace", "Service", "ServiceAccount"]
+    assert kinds == ["ConfigMap"] * 3 + ["Deployment"] + ["Job"] * 10 + ["Namespace", "Service", "ServiceAccount"]
     assert {item["metadata"].get("namespace", "trialgrid") for item in study} == {"trialgrid"}
     config = {item["metadata"]["name"]: item["data"] for item in study if item["kind"] == "ConfigMap"}
     assert config["trialgrid-grid"]["grid.csv"] == (STUDY / "grid.csv").read_text()
     for item, _, container in pods(study):
         assert container["image"] == "registry.example/trialgrid:0.1.0"
         used = set(re.findall(r"\$\((\w+)\)", " ".join(container["args"])))
-        assert used and used <= config["trialgrid"].keys(), item["metadata"]["name"]
+        assert used and used <= config["trialgrid-sweep"].keys(), item["metadata"]["name"]
         images = [entry["value"] for entry in container["env"] if entry["name"] == "IMAGE"]
         assert images == ([container["image"]] if container["name"] == "trial" else [])
+
+
+def test_namespace_applied_again_takes_nothing_from_a_sweep(with_component: Callable[[str], Objects]) -> None:
+    """What k8s/namespace makes, a sweep's folder makes exactly so: no object has two owners that differ."""
+    for objects in (kustomized(STUDY), with_component("s3")):
+        for item in kustomized(ROOT / "k8s" / "namespace"):
+            assert item in objects, item["metadata"]["name"]
+
+
+def test_jobs_are_annotated_with_the_address_of_the_sweep() -> None:
+    study = kustomized(STUDY)
+    address = next(item["data"]["SWEEP"] for item in study if "SWEEP" in item.get("data", {}))
+    found = {item["metadata"]["annotations"]["trialgrid/sweep"] for item, _, container in pods(study)
+             if container["name"] == "trial"}
+    assert found == {address} and not address.startswith("$")
+    assert not any("$(" in str(item["metadata"]) for item in study)
+
+
+def test_component_limits_gives_every_other_pod_the_limits_that_a_quota_may_ask_for(
+        with_component: Callable[[str], Objects]) -> None:
+    objects = with_component("s3, ../../components/limits")
+    check_objects(objects)
+    for _, _, container in pods(objects):
+        if container["name"] != "trial":
+            assert {"cpu", "memory", "ephemeral-storage"} == container["resources"]["limits"].keys(), container["name"]
 
 
 def test_study_prepares_and_trains_the_same_images() -> None:

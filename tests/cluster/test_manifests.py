@@ -41,7 +41,11 @@ def test_permanent_exit_codes_are_those_that_trying_again_cannot_mend() -> None:
     lambda item: item["spec"].pop("template"), lambda item: item["metadata"].update(name="Trial_1"),
     lambda item: item["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"].update({"nvidia.com/gpu": 1}),
     lambda item: item["spec"]["template"]["spec"]["volumes"].pop(),
-    lambda item: item["spec"]["template"]["spec"]["containers"][0]["args"].append(1e-5)])
+    lambda item: item["spec"]["template"]["spec"]["containers"][0]["args"].append(1e-5),
+    lambda item: next(entry for entry in item["spec"]["template"]["spec"]["containers"][0]["env"]
+                      if entry["name"] == "POD_NAME")["valueFrom"]["fieldRef"].pop("apiVersion"),
+    lambda item: next(entry for entry in item["spec"]["template"]["spec"]["containers"][0]["env"]
+                      if entry["name"] == "OMP_NUM_THREADS")["valueFrom"]["resourceFieldRef"].pop("divisor")])
 def test_checks_of_these_tests_see_a_spoilt_job(spoil: Callable[[dict[str, Any]], Any]) -> None:
     item = copy.deepcopy(one())
     spoil(item)
@@ -63,6 +67,22 @@ def test_every_trial_of_a_grid_is_a_job_that_every_version_accepts() -> None:
     resources = found[0]["spec"]["template"]["spec"]["containers"][0]["resources"]
     assert resources == {"requests": {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "10Gi"},
                          "limits": {"memory": "1Gi"}}
+
+
+def test_limits_of_processors_and_disk_are_off_unless_asked_for() -> None:
+    assert one()["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {
+        "memory": "12Gi", "nvidia.com/gpu": "1"}
+    options = ClusterOptions(image="x", gpu_resource="none", cpu_limit="4.5", disk_limit="12Gi")
+    found = jobs([Trial()], options)
+    check_objects(found)
+    assert found[0]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {
+        "memory": "12Gi", "cpu": "4500m", "ephemeral-storage": "12Gi"}
+
+
+def test_sweep_that_a_variable_names_is_not_in_an_annotation_that_nobody_fills() -> None:
+    assert one()["metadata"]["annotations"] == {"trialgrid/sweep": "s3://bucket/sweeps/study"}
+    found = jobs([Trial()], ClusterOptions(image="trialgrid", name="study"), "$(SWEEP)")
+    assert "annotations" not in found[0]["metadata"]
 
 
 def test_text_that_readers_could_take_for_a_number_or_a_truth_is_quoted() -> None:

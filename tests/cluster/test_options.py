@@ -18,12 +18,26 @@ def test_quantities_are_written_as_the_server_writes_them_back(quantity: str, ex
 @pytest.mark.parametrize(("args", "part"), [
     (("--image", ""), "--image is ''"), (("--image", "x", "--cpu", "many"), "--cpu is 'many'"),
     (("--image", "x", "--memory", "0"), "--memory is '0'"),
+    (("--image", "x", "--memory", ""), "--memory is ''"),
+    (("--image", "x", "--cpu", "\u0663"), "--cpu is '\u0663'; use a quantity"),
+    (("--image", "x", "--tmp", "9Ei"), "--tmp is '9Ei'; use less than 8Ei"),
+    (("--image", "x", "--memory", "9" * 5000 + "Gi"), "...; use a quantity"),
+    (("--image", "x", "--cpu-limit", "2"), "--cpu-limit is 2, less than the 3 that --cpu requests"),
+    (("--image", "x", "--tmp", "20Gi", "--disk-limit", "20G"), "--disk-limit is 20G, less than the 20Gi"),
+    (("--image", "x", "--deadline", "9" * 30), "--deadline is 99999999999999999999...; the most is 2147483647"),
     (("--image", "x", "--gpu-resource", "gpu"), "--gpu-resource is 'gpu'"),
     (("--image", "x", "--name", "Study"), "--name is 'Study'"),
     (("--image", "x", "--positive", "p", "--val", "2"), "--val is 2")])
 def test_bad_options_of_manifests_exit_78_and_are_named(args: tuple[str, ...], part: str) -> None:
     done = job("manifests", "s3://b/s", "--grid", STUDY / "grid.csv", *args)
     assert done.code == 78 and part in done.err and not done.out
+
+
+def test_image_without_a_digest_is_warned_about_unless_kustomize_names_it() -> None:
+    grid = ("--grid", STUDY / "grid.csv", "--image", "trialgrid")
+    assert "has no digest" in job("manifests", "s3://b/s", *grid).err
+    for_kustomize = job("manifests", "$(SWEEP)", "--name", "x", *grid)
+    assert for_kustomize.code == 0 and not for_kustomize.err
 
 
 @pytest.mark.parametrize("args", [("/data/sweep", "--name", "x"), ("s3://b/s", "--images", "images")])

@@ -3,15 +3,19 @@
 import io
 import resource
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
+from job.data import colour
+from job.data import decode as decode_module
 from job.data.decode import MOST_PIXELS, Rejected, decode
+from job.errors import TryAgain
 from support import shared
 
 
@@ -90,8 +94,6 @@ def bomb() -> bytes:
     """A PNG whose header claims more pixels than anybody photographs."""
     data = bytearray(encode(Image.new("L", (8, 8)), "PNG"))
     data[16:24] = (60_000).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     return bytes(data)
 
@@ -149,11 +151,40 @@ def test_small_images_are_enlarged_as_torchvision_does(tmp_path: Path) -> None:
     assert pixels(encode(Image.new("RGB", (30, 20)), "PNG"), 256).shape == (256, 384, 3)
 
 
-def test_every_error_of_a_decoder_is_a_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
-    def raise_it(image: Image.Image) -> Image.Image:
-        raise struct.error("required argument is not an integer")
+@pytest.mark.parametrize("kind", [struct.error, zlib.error, IndexError, TypeError, AttributeError, ZeroDivisionError])
+def test_every_error_of_a_decoder_is_a_rejection(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_it(image: Image.Image) -> None:
+        raise kind
 
-    monkeypatch.setattr(ImageOps, "exif_transpose", raise_it)
-    buffer = io.BytesIO()
-    Image.new("RGB", (60, 48)).save(buffer, "PNG")
-    assert "damaged" in str(decode(buffer.getvalue(), 48))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", raise_it)
+    assert decode(encode(halves(), "PNG"), 48) == Rejected(f"damaged: {kind.__name__}")
+
+
+def test_large_images_are_converted_in_bands_to_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    noise = Image.fromarray(rng.integers(0, 256, (150, 211, 4)).astype(np.uint8))
+    for mode, kind in (("RGB", "PNG"), ("RGBA", "PNG"), ("L", "TIFF"), ("P", "PNG"), ("RGBA", "WEBP")):
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            data = encode(noise.convert(mode), kind, exif=exif)
+            monkeypatch.setattr(colour, "BAND_PIXELS", 16 << 20)
+            whole = pixels(data)
+            for band_pixels in (1, 1000, 20_000):
+                monkeypatch.setattr(colour, "BAND_PIXELS", band_pixels)
+                assert (pixels(data) == whole).all(), (mode, kind, orientation)
+
+
+def test_lack_of_memory_says_nothing_about_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_it(image: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", raise_it)
+    with pytest.raises(TryAgain, match="memory ran out"):
+        decode(encode(halves(), "PNG"), 48)
+
+
+def test_failure_of_a_decoder_without_memory_says_nothing_about_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_module, "can_allocate", lambda num_bytes: False)
+    with pytest.raises(TryAgain, match="memory ran out"):
+        decode(encode(halves(), "JPEG")[:400], 48)

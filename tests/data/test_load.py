@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from job.data.batches import resize_side
 from job.data.load import load_batches
 from job.data.pack import Passport
 from job.data.prepare import ensure_pack
+from job.data.sizes import resize_side
 from job.errors import BadConfig
 from job.folder.storage import Folder, open_folder
 from job.trial import Trial

@@ -63,7 +63,7 @@ def test_killed_decoding_process_is_try_again_and_leaves_no_passport(tmp_path: P
     decoding: list[int] = []
     while not decoding and process.poll() is None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        decoding = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        decoding = [int(pid) for pid in children if b"job.data.decoding" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(decoding[0], signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "a decoding process was killed" in out, out

@@ -69,7 +69,7 @@ def test_csv_path_that_leaves_the_source_is_refused_with_its_line(tmp_path: Path
 
 @pytest.mark.parametrize(("text", "message"), [
     ("file,what,more\na.jpg,1,2\n", "line 1: 3 columns; give two"),
-    ("file,what\na.jpg\n", "line 2: 1 columns"),
+    ("file,what\na.jpg\n", "line 2: 1 column; give two"),
     ("file,what\na.jpg,\n", "line 2: the label is empty"),
     ("file,what\n,1\n", "line 2: the image is empty"),
     ("file,what\na.jpg,1\na.jpg,0\n", "line 3: a.jpg has the label '0' here and '1' before"),

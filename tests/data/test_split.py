@@ -59,3 +59,12 @@ def test_validation_is_drawn_from_train_where_folders_give_none() -> None:
     given = ["train"] * 40 + ["test"] * 40
     splits = assign_splits(labels, [str(i) for i in range(80)], given, ImageOptions())
     assert Counter(splits) == {"train": 32, "val": 8, "test": 40} and splits[40:] == ["test"] * 40
+
+
+@pytest.mark.parametrize(("digests", "given", "message"), [
+    ("1 2 3 4 3 4", "train train val val test test", "each of the 2 images in val/ lies in test/ too, byte for byte"),
+    ("1 2 1 2 5 6", "train train val val test test", "each of the 2 images in train/ lies in val/ or test/ too"),
+    ("1 2 3 4 3 6", "train train val val test test", "'a' has no val image: each of its 1 lies in test/ too, byte")])
+def test_split_whose_images_all_lie_in_another_is_named(digests: str, given: str, message: str) -> None:
+    with pytest.raises(BadData, match=message):
+        assign_splits(["a", "b"] * 3, digests.split(), given.split(), ImageOptions())

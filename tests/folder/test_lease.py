@@ -87,14 +87,14 @@ def test_silent_attempt_of_another_host_is_replaced_and_notices_and_writes_no_mo
 def test_watcher_whose_clock_is_off_waits_as_long_as_any_other(monkeypatch: pytest.MonkeyPatch, skew: int) -> None:
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    watch, beat = leases.Watch(), Attempt(at=(datetime.now(UTC) - timedelta(seconds=skew)).isoformat())
+    watch, beat = attempts.Watch(), Attempt(at=(datetime.now(UTC) - timedelta(seconds=skew)).isoformat())
     while not watch.is_silent(1, beat):
         clock[0] += 0.5
     assert clock[0] - 1000 > attempts.SILENT_SECONDS > attempts.SILENT_SECONDS - leases.MARGIN_SECONDS
     assert is_reset_by_a_beat(watch, clock)
 
 
-def is_reset_by_a_beat(watch: leases.Watch, clock: list[float]) -> bool:
+def is_reset_by_a_beat(watch: attempts.Watch, clock: list[float]) -> bool:
     clock[0] += 1
     return not watch.is_silent(1, Attempt(at=now()))
 

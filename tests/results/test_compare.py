@@ -12,8 +12,9 @@ from scipy.stats import binomtest
 
 from job.folder.grid import format_grid, parse_grid
 from job.folder.local import LocalFolder
-from job.results.compare import hits, mcnemar, next_values, validation_predictions
+from job.results.compare import hits, mcnemar, next_values
 from job.results.gather import gather
+from job.results.predictions import validation_predictions
 from job.trial import Trial
 from support import leave_row, make_epochs
 

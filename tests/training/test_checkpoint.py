@@ -1,12 +1,17 @@
 """Checkpoints: refused under other settings or when damaged, and written in turns when they are slow."""
 
 import contextlib
+import copy
+import io
 import threading
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from job.data.pack import Passport
@@ -16,7 +21,7 @@ from job.folder.lease import claim, held
 from job.folder.local import LocalFolder
 from job.folder.outbox import Outbox
 from job.folder.storage import Folder
-from job.training.checkpoint import read_checkpoint, state_to_bytes
+from job.training.checkpoint import read_checkpoint, restore, state_to_bytes
 from job.training.display import Display
 from job.training.fit import fit
 from job.training.records import Records
@@ -63,3 +68,49 @@ def test_checkpoint_whose_writing_takes_a_core_long_waits_its_turn_and_the_last_
         records.last_checkpoint(state)
         outbox.flush(lambda: 30)
     assert folder.written == 2 and records.checkpointed == (4, 0)
+
+
+def spoilt(saved: dict[str, Any], *path: Any, value: Any) -> bytes:
+    """Return a checkpoint with another value at this place."""
+    inner = saved = copy.deepcopy(saved)
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("path", "value"), [
+    (("epoch",), 99), (("epoch",), "1"), (("epoch",), -1), (("step",), True), (("history",), []), (("history",), [1]),
+    (("history", 0, "val_acc"), "x"), (("best_epoch",), 7), (("best_weights",), None), (("precision",), "int1"),
+    (("pack_hash",), 1), (("trial",), []), (("started_at",), 1), (("epoch_seconds",), "x"),
+    (("model", "fc.bias"), torch.zeros(7)), (("model",), {}), (("best_weights", "fc.bias"), torch.zeros(7)),
+    (("best_weights", "x"), torch.zeros(1)), (("optimizer", "param_groups"), []),
+    (("optimizer", "state"), {0: {"momentum_buffer": "x"}}),
+    (("optimizer", "state", 0, "momentum_buffer"), torch.zeros(1)), (("loss_sum",), torch.zeros(3))])
+def test_checkpoint_with_another_value_is_refused_not_trained_from(
+        path: tuple[Any, ...], value: Any, packed: tuple[Folder, Passport]) -> None:
+    """A GPU's fused step would read past the end of a momentum that is smaller than its weights."""
+    trial = replace(TRIAL, model="mlp")
+    machine, batches, state = begin(packed, trial)
+    next(iter(fit(trial, state, batches, machine, never)))
+    data = state_to_bytes(state, trial, PACK, "fp32")
+    saved = torch.load(io.BytesIO(data), weights_only=True)
+    _, _, new = begin(packed, trial)
+    with pytest.raises(BadConfig, match=r"last\.pt: "):
+        restore(new, read_checkpoint(spoilt(saved, *path, value=value), trial, PACK, "last.pt"))
+    restore(new, read_checkpoint(data, trial, PACK, "last.pt"))
+    assert all(torch.equal(value, new.model.state_dict()[key]) for key, value in state.model.state_dict().items())
+
+
+def test_compressed_checkpoint_is_refused_before_it_is_unpacked(packed: tuple[Folder, Passport]) -> None:
+    """A megabyte of it could hold a gigabyte."""
+    _, _, state = begin(packed)
+    source = zipfile.ZipFile(io.BytesIO(state_to_bytes(state, TRIAL, PACK, "fp32")))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
+        for part in source.infolist():
+            target.writestr(part.filename, source.read(part))
+    with pytest.raises(BadConfig, match="a part of it is compressed"):
+        read_checkpoint(buffer.getvalue(), TRIAL, PACK, "last.pt")

@@ -56,8 +56,9 @@ def test_damaged_checkpoint_is_noticed_wherever_the_damage_is(spare_sweep: Path)
 @pytest.mark.parametrize(("name", "text", "command", "code"), [
     ("pack/passport.json", "", "train", 78), ("pack/passport.json", "{}", "train", 78),
     ("trials/1/attempts/0001.json", "{", "status", 0), ("trials/1/attempts/0001.json", "{}", "status", 0),
-    ("trials/1/epochs.csv", "epoch,train_loss,train_acc,val_loss,val_acc\ninf,1,1,1,1\n", "gather", 78),
-    ("trials/1/row.json", "{", "gather", 78), ("trials/1/row.json", "[]", "status", 78),
+    ("trials/1/epochs-0001.csv", "epoch,train_loss,train_acc,val_loss,val_acc\ninf,1,1,1,1\n", "gather", 65),
+    ("trials/1/row.json", "{", "gather", 65), ("trials/1/row.json", "[]", "status", 65),
+    ("trials/1/row.json", "[]", "train", 78), ("trials/1/row.json", "[]", "sweep", 78),
     ("summary.json", "{", "gather", 0)])
 def test_damaged_small_files_are_named_or_passed_over(
         spare_sweep: Path, name: str, text: str, command: str, code: int) -> None:

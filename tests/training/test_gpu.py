@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from job.data.augment import Draws, center_boxes, draw, maps_of_boxes
-from job.data.batches import Batches, resize_side
+from job.data.batches import Batches
 from job.data.load import load_batches
 from job.data.pack import Passport
 from job.data.prepare import ensure_pack
+from job.data.sizes import resize_side
 from job.folder.storage import Folder, open_folder
 from job.training.checkpoint import read_checkpoint, restore, state_to_bytes
 from job.training.evaluate import evaluate

@@ -66,9 +66,8 @@ def test_older_sweep_is_gathered_and_predicts_as_a_new_one_and_nothing_is_traine
         assert "trial 1  already done" in done.out and "trial 2  already done" in done.out
     assert job("gather", old).code == 0
     assert {path: path.read_bytes() for path in before} == before
-    # A note names the sweep's path.
-    summary = (old / "summary.json").read_text().replace(str(old), str(new))
-    assert summary == (new / "summary.json").read_text()
+    summary = json.loads((old / "summary.json").read_text().replace(str(old), str(new)))
+    assert summary == json.loads((new / "summary.json").read_text())
     images = sorted((new.parent / "in" / "disc").iterdir())[:4]
     one, other = (job("predict", sweep, *images) for sweep in (new, old))
     assert one.code == other.code == 0 and one.out == other.out

@@ -168,8 +168,8 @@ def test_keys_that_may_not_write_fail_before_training(spare_sweep: Path, monkeyp
     from rich.console import Console
 
     from job.errors import AccessDenied
+    from job.training.claimed import run_trial
     from job.training.display import Display
-    from job.training.run import run_trial
 
     class ReadOnly(LocalFolder):
         def write(self, name: str, data: bytes) -> None:

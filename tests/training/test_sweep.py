@@ -37,7 +37,8 @@ def test_sweep_trains_gathers_predicts_and_picks_up_what_exists(shapes: Path, ma
     assert first["num_train"] + first["num_val"] + first["num_test"] == 40
     assert sum(map(sum, first["test_confusion"])) == first["num_test"]
     files = {path.name for path in (sweep / "trials" / "2").iterdir()}
-    assert files == {"events", "predictions.csv", "last.pt", "best.safetensors", "epochs.csv", "attempts", "row.json"}
+    assert files == {"events", "predictions.csv", "last.pt", "best.safetensors", "epochs.csv", "epochs-0003.csv",
+                     "attempts", "row.json"}
     assert len((sweep / "trials" / "2" / "epochs.csv").read_text().splitlines()) == 4
     assert openpyxl.load_workbook(sweep / "summary.xlsx").sheetnames == ["Summary", "Condensed", "Trial 1", "Trial 2"]
 

@@ -22,7 +22,7 @@ def test_sweep_in_s3_equals_the_one_on_disk(shapes: Path, make_grid: Grid, tmp_p
     assert timeless(remote) == timeless(row(tmp_path / "local", "1"))
     keys = {item["Key"] for item in s3.client().list_objects_v2(Bucket="bucket", Prefix="study/")["Contents"]}
     assert {"study/summary.xlsx", "study/pack/passport.json", "study/trials/1/best.safetensors",
-            "study/trials/1/last.pt"} <= keys
+            "study/trials/1/last.pt", "study/trials/1/epochs-0002.csv"} <= keys
     image = f"{images}/disc/disc00.jpg"
     assert f"{image}  " in job("predict", uri, image, **s3.env).out
     assert "1 done" in job("status", uri, **s3.env).out
@@ -33,11 +33,11 @@ def test_sweep_in_s3_equals_the_one_on_disk(shapes: Path, make_grid: Grid, tmp_p
 def test_wrong_and_absent_keys_exit_77_and_a_server_that_is_down_75(shapes: Path, make_grid: Grid, s3: S3) -> None:
     grid = make_grid(lr=[0.02], epochs=[1])
     args = ("sweep", "--images", shapes, "--grid", grid, "s3://bucket/denied")
-    wrong = job(*args, **{**s3.env, "AWS_SECRET_ACCESS_KEY": "wrong"})
+    wrong = job(*args, **{**s3.env, "AWS_SECRET_ACCESS_KEY": "wrong", "TRIALGRID_PATIENCE": "2"})
     assert wrong.code == 77 and "AWS_SECRET_ACCESS_KEY" in wrong.err and "Traceback" not in wrong.err
     absent = job(*args, AWS_ENDPOINT_URL=s3.env["AWS_ENDPOINT_URL"], AWS_REGION="us-east-1")
     assert absent.code == 77 and "no usable AWS credentials" in absent.err
-    down = job(*args, **{**s3.env, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    down = job(*args, **{**s3.env, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "TRIALGRID_PATIENCE": "2"})
     assert down.code == 75 and "AWS_ENDPOINT_URL" in down.err
 
 
