@@ -8,7 +8,7 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
@@ -26,8 +26,8 @@ class Fault:
 
     delay: the request is sent after `seconds`. drop: the connection is closed, nothing is sent. lose: the request is
     sent, and the connection is closed instead of the answer. late: the connection is closed, and the request is sent
-    after `seconds`, when the client has gone on. short: the answer's body is halved, and so is the length that it
-    names. cut: the body is halved, the named length is not. corrupt: a byte of the answer's body is changed, at
+    after `seconds`, when the client has gone on. short: the answer's body ends at `where` of its length, and so does
+    the length that it names. cut: the body alone ends there. corrupt: a byte of the answer's body is changed, at
     `where` of its length. spoil: the same with the request's body. stale: the answer is the one that this path had when
     it was read before, if it was. status: the answer is `code`, and nothing is sent; with `seconds`, for so long only.
     A late request is sent no sooner than `until` is true.
@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         named = int(dict(found).get("Content-Length", 0)) if self.command == "HEAD" else len(data)
         if fault and what in ("short", "cut"):
-            data = data[:len(data) // 2]
+            data = data[:int(len(data) * fault.where)]
             named = named if what == "cut" else len(data)
             self.close_connection = True
         if fault and what == "corrupt":
@@ -163,8 +163,10 @@ class Handler(BaseHTTPRequestHandler):
             if name.lower() not in HOP:
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(data) if named is None else named))
-        self.end_headers()
-        self.wfile.write(data)
+        # A client that was killed meanwhile reads no answer.
+        with suppress(ConnectionError):
+            self.end_headers()
+            self.wfile.write(data)
 
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = pass_on
 

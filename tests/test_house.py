@@ -36,9 +36,9 @@ def test_only_the_vocabulary_lies_at_the_root_of_job() -> None:
     assert {path.stem for path in (ROOT / "job").glob("*.py")} == VOCABULARY | {"__init__", "__main__"}
 
 
-def test_each_room_of_tests_is_named_after_a_room_of_job() -> None:
+def test_each_room_of_tests_is_named_after_a_room_of_job_but_the_campaign() -> None:
     rooms = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and list(path.glob("*.py"))}
-    assert rooms == ROOMS
+    assert rooms == ROOMS | {"campaign"}
 
 
 def test_files_of_tests_have_names_of_their_own() -> None:

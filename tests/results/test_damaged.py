@@ -38,6 +38,7 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
     "no number": ("predictions.csv", f"{PREDICTIONS}{LINE.replace('1', 'x')}".encode()),
     "one more cell": ("predictions.csv", f"{PREDICTIONS}x,{LINE}".encode()),
     "open quote": ("predictions.csv", f"{PREDICTIONS}{LINE.replace('a.jpg', chr(34))}".encode()),
+    "equal columns": ("predictions.csv", b"a," * 200_000 + b"\n"),
     "no epochs": ("epochs-0002.csv", b""), "epochs of another": ("epochs-0002.csv", HEAD + b"1,1,1,1,1\n")}
 VALUES: dict[str, object] = {
     "epochs": "x", "lr": None, "trial": "1", "status": "fine", "best_val_acc": "0.9", "test_confusion": [[1, "x"]],
