@@ -27,7 +27,7 @@ from job.results.summary import Summary, collect, natural
 from job.results.terminal import print_gathered
 from job.trial import trajectories
 
-COLUMNS = 100
+COLUMNS = 120
 WIDTH, LEFT, RIGHT, TOP, KEY, LINE = 900, 62, 540, 62, 580, 26
 LEAST_HEIGHT = 300
 LABEL_HEIGHT, LETTER = 15, 9
