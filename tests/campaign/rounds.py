@@ -80,7 +80,8 @@ class Round:
         path = self.folder / f"command-{len(self.started) + 1:02d}"
         with path.with_suffix(".out").open("wb") as out, path.with_suffix(".err").open("wb") as err:
             process = subprocess.Popen([sys.executable, "-m", "job", *map(str, args)], stdout=out, stderr=err, cwd=ROOT,
-                                       env=environment(**env), start_new_session=True)
+                                       env=environment(**env, GIT_COMMIT="campaign"),
+                                       start_new_session=True)
         self.started.append(Running(process, path))
         self.tally["commands"] += 1
         self.note(f"{path.name}: job {' '.join(map(str, args))}")

@@ -37,7 +37,7 @@ def ground(shapes: Path, s3: S3, tmp_path: Path) -> Ground:
     grid, sweep = tmp_path / "grid.csv", tmp_path / "undisturbed"
     grid.write_text(GRID)
     began = time.monotonic()
-    done = job("sweep", "--images", shapes, "--grid", grid, "--short-side", 48, sweep)
+    done = job("sweep", "--images", shapes, "--grid", grid, "--short-side", 48, sweep, GIT_COMMIT="campaign")
     assert done.code == 0, done.err
     facts = facts_of(read_sweep(sweep))
     assert sorted(facts) == ["1", "2", "3", "4", "5"] and all(len(facts[trial]) == 4 for trial in facts)

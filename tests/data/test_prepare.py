@@ -180,7 +180,7 @@ def test_names_that_are_not_utf8_do_not_end_any_command_with_a_traceback(shapes:
 
 
 def test_sample_draws_into_s3_and_says_how_many(s3: S3) -> None:
-    done = job("sample", "s3://bucket/drawn", "--num", "21", **s3.env)
-    names = s3.client().list_objects_v2(Bucket="bucket", Prefix="drawn/")["Contents"]
-    assert done.code == 0 and done.out == f"s3://bucket/drawn: {len(names)} images\n"
+    done = job("sample", "s3://bucket/drawn-by-sample", "--num", "21", **s3.env)
+    names = s3.client().list_objects_v2(Bucket="bucket", Prefix="drawn-by-sample/")["Contents"]
+    assert done.code == 0 and done.out == f"s3://bucket/drawn-by-sample: {len(names)} images\n"
     assert not (ROOT / "s3:").exists()

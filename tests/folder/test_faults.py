@@ -134,7 +134,7 @@ def test_denial_for_some_seconds_is_waited_for_and_said(
 
 def test_denial_that_lasts_is_waited_for_once(
         proxy: Proxy, place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIALGRID_PATIENCE", "1.5")
+    monkeypatch.setenv("TRIALGRID_PATIENCE", "5")
     proxy.faults.append(Fault("status", code=403, times=999))
     with pytest.raises(AccessDenied) as caught:
         place.read("x")
