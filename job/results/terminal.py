@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from job.errors import BadData, JobError
+from job.errors import BadData, JobError, redacted
 from job.folder.escape import for_terminal, lines_for_terminal
 from job.folder.layout import NEXT_GRID
 from job.folder.storage import Folder, join
@@ -111,9 +111,9 @@ def print_predictions(predictor: "Predictor", predictions: "Iterable[Prediction]
         if item.error:
             reason = item.error.reason if isinstance(item.error, Rejected) else str(item.error)
             bad.append(BadData(reason) if isinstance(item.error, Rejected) else item.error)
-            print(for_terminal(f"{item.image}  not read: {reason}"))
+            print(for_terminal(f"{redacted(item.image)}  not read: {reason}"))
         else:
-            print(for_terminal(f"{item.image}  {item.label}  {item.confidence:.3f}"))
+            print(for_terminal(f"{redacted(item.image)}  {item.label}  {item.confidence:.3f}"))
     if bad:
         raise type(bad[0])(f"{len(bad)} of the images could not be read; the first: {bad[0]}")
 

@@ -100,6 +100,11 @@ def test_predict_of_what_does_not_exist_exits_66(finished: Path, tmp_path: Path)
     assert "the trials that have them: 1" in job("predict", finished, "x.jpg", "--trial", "9").err
 
 
+def test_predict_prints_no_key_of_an_images_uri(finished: Path) -> None:
+    done = job("predict", finished, "s3://KEY:hunter22@bucket/x.jpg", "https://host/x.jpg?X-Amz-Signature=hunter22")
+    assert done.code == 78 and "hunter22" not in done.out + done.err and "not read" in done.out
+
+
 def test_sweep_under_a_file_and_unknown_home_are_bad_configuration(finished: Path) -> None:
     under = job("sweep", finished / "grid.csv" / "x")
     assert under.code == 78 and "file is where a folder is needed" in under.err
