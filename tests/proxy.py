@@ -168,6 +168,13 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(data)
 
+    def handle_one_request(self) -> None:
+        """Wait for a request; a client that is killed between two of them ends the connection."""
+        try:
+            super().handle_one_request()
+        except ConnectionError:
+            self.close_connection = True
+
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = pass_on
 
 
