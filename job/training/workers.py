@@ -152,5 +152,7 @@ def run_worker(sender: Connection, environment: dict[str, str], uri: str, trials
         try:
             sender.send(train_left(open_folder(uri), trials, passport, display, independent, failed_before))
         except JobError as error:
-            sender.send(type(error)(str(error)))
+            # If the main process was killed, nobody reads it.
+            with contextlib.suppress(BrokenPipeError):
+                sender.send(type(error)(str(error)))
             sys.exit(error.exit_code)
