@@ -5,7 +5,6 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from job.errors import BadConfig, SweepRemoved
 from job.folder import temporary
 from job.folder.local import LocalFolder
 from job.folder.temporary import STALE_SECONDS, TEMPORARY
+from racing import race
 
 
 def fail(code: int) -> object:
@@ -36,18 +36,8 @@ def test_without_hard_links_one_of_many_writers_wins_and_its_bytes_are_whole(
     monkeypatch.setattr(os, "link", fail(code))
     if not can_rename:
         no_rename(monkeypatch)
-    folder, won, start = LocalFolder(str(tmp_path)), list[int](), threading.Barrier(8)
-
-    def race(number: int) -> None:
-        start.wait()
-        if folder.write_once("row.json", b"%d" % number * 100_000):
-            won.append(number)
-
-    threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    folder = LocalFolder(str(tmp_path))
+    won = race(folder, [b"%d" % number * 100_000 for number in range(8)])
     assert len(won) == 1 and folder.read("row.json") == b"%d" % won[0] * 100_000
     assert [path.name for path in tmp_path.iterdir()] == ["row.json"]
 

@@ -1,6 +1,5 @@
 """Folders on disk and in S3 keep the same promises; an error says in one line what to do."""
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from job.errors import AccessDenied, BadConfig, MissingInput, TryAgain
 from job.folder.local import LocalFolder
 from job.folder.storage import Folder, open_folder, read_uri, split_uri
+from racing import race
 from support import S3
 
 
@@ -40,18 +40,7 @@ def test_missing_object_is_named(folder: Folder) -> None:
 
 
 def test_one_of_many_racing_writers_wins_and_its_bytes_stay(folder: Folder) -> None:
-    start, won = threading.Barrier(16), []
-
-    def race(number: int) -> None:
-        start.wait()
-        if folder.write_once("row.json", f"writer {number}".encode()):
-            won.append(number)
-
-    threads = [threading.Thread(target=race, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    won = race(folder, [f"writer {number}".encode() for number in range(16)])
     assert len(won) == 1
     assert folder.read("row.json") == f"writer {won[0]}".encode()
     assert folder.write_once("row.json", b"late") is False
