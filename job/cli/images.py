@@ -1,13 +1,12 @@
 """Commands that draw images or print a grid: sample, augment, grid."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from job.cli.options import SETTINGS, SOURCE_HELP, command, given, make, not_empty, number, say
+from job.cli.options import SETTINGS, SOURCE_HELP, command, given, make, not_empty, note, number
 from job.errors import BadConfig, MissingInput
 from job.folder.grid import format_grid
 from job.folder.local import local_errors
@@ -47,7 +46,8 @@ def augment(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_
     sheet = contact_sheet(read_source(source, ImageOptions()), trial)
     with local_errors(out):
         out.write_bytes(sheet)
-    report(f"{shlex.quote(str(out))}: each line shows one image, plain as in validation, then augmented as in training")
+    note(f"{shlex.quote(str(out))}: each line shows one image, plain as in validation, then augmented as in training",
+         to_stderr=False)
 
 
 @command(app)
@@ -68,7 +68,7 @@ def sample(folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder t
     for name, data in draw_images(num, seed):
         target.write(name, data)
         num_drawn += 1
-    report(f"{folder}: {num_drawn} images")
+    note(f"{folder}: {num_drawn} images", to_stderr=False)
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -80,9 +80,3 @@ def refuse_unwritable(path: Path) -> None:
             raise MissingInput(f"{path}: there is no folder {path.parent}; make it, or name a file in another folder")
         if not path.parent.is_dir():
             raise BadConfig(f"{path}: {path.parent} is no folder; name a file in a folder")
-
-
-def report(text: str) -> None:
-    """Print a line, unless --quiet is given."""
-    if not os.environ.get("TRIALGRID_QUIET"):
-        say(text)

@@ -147,10 +147,10 @@ def display(to_stderr: bool = False) -> "Display":
     return open_display(stderr=to_stderr)
 
 
-def note(text: str) -> None:
-    """Print a line on standard error, unless --quiet is given."""
+def note(text: str, to_stderr: bool = True) -> None:
+    """Print a line, unless --quiet is given; on standard error it begins with `job: `, as errors do."""
     if not os.environ.get("TRIALGRID_QUIET"):
-        say(f"job: {text}", to_stderr=True)
+        say(f"job: {text}" if to_stderr else text, to_stderr)
 
 
 def say(text: str, to_stderr: bool = False) -> None:
