@@ -140,12 +140,12 @@ class Display:
         self.begin(self.heading(trial, epoch + 1), num_steps, done, trial.epochs)
 
     def epoch(self, trial: Trial, epoch: Epoch) -> None:
-        """Show an epoch's figures: beside the bar, or on their own line."""
+        """Show an epoch's figures: beside the bar, drawn at once because epochs may be short; or on a line."""
         if self.console.is_terminal:
             loss = "" if self.console.width < 110 else f"loss {epoch.train_loss:.3f} val {epoch.val_loss:.3f}  "
             self.figures = f"{loss}val acc {epoch.val_acc:.3f}  "
             self.bar.update(self.task, description=self.heading(trial, epoch.epoch + 1),
-                            note=f"{self.figures}{self.left(epoch.epoch / trial.epochs)}")
+                            note=f"{self.figures}{self.left(epoch.epoch / trial.epochs)}", refresh=True)
         else:
             figures = (f"loss {epoch.train_loss:.4f}, val {epoch.val_loss:.4f}  accuracy {epoch.train_acc:.3f}, "
                        f"val {epoch.val_acc:.3f}  {epoch.images_per_second or 0:.0f} images/s")
