@@ -117,8 +117,9 @@ class Trial:
                            "validation; 0: threshold 0.5", least=0, most=1)
     seed: int = option(0, "random seed of the initial weights, the image order, augmentation and dropout",
                        least=0, most=2**32 - 1)
-    precision: str = option("auto", "number format of training: fp32, bf16, or auto (bf16 if the hardware supports it)",
-                            choices=("auto", "fp32", "bf16"))
+    precision: str = option("auto", "number format of training: fp32, bf16, fp16 (GPUs only), or auto (bf16 if the "
+                            "hardware supports it, else fp16 on a GPU and fp32 on a CPU)",
+                            choices=("auto", "fp32", "bf16", "fp16"))
 
     def __post_init__(self) -> None:
         check(self)

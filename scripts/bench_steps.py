@@ -1,12 +1,15 @@
 """A training step against the same step on a constant batch, and that against the hardware's limit."""
 
+import contextlib
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import torch
 import typer
@@ -18,6 +21,7 @@ from job.data.batches import Batches
 from job.data.load import load_batches
 from job.data.pack import read_passport
 from job.folder.storage import open_folder
+from job.training.drawing import Drawing
 from job.training.fit import Advance, stepper, train_epoch, train_step, training_loss
 from job.training.machine import Machine, choose_machine
 from job.training.model import build_model, set_training
@@ -85,21 +89,33 @@ def ceilings(machine: Machine) -> tuple[float, float]:
     return operations, 2 * large.nbytes / median_seconds(lambda: other.copy_(large), machine, 10)
 
 
-def begin(sweep: Path, batch_size: int) -> tuple[Trial, State, Batches, Machine]:
-    """Return a trial at its beginning, on a sweep's pack."""
+def begin(sweep: Path, batch_size: int, change: str = "") -> tuple[Trial, State, Batches, Machine]:
+    """Return a trial at its beginning, on a sweep's pack; change: as in `measure_steps`."""
     folder = open_folder(str(sweep))
     passport, trial = read_passport(folder), Trial(lr=0.01, epochs=90, batch_size=batch_size, weights="none")
     assert passport, f"{sweep} has no pack"
     machine = choose_machine("auto")
-    batches = load_batches(folder, passport, trial, machine.device)
+    batches = load_batches(folder, passport, trial, machine.device, machine.dtype)
+    if change == "fed":
+        batches = replace(batches, resident_P3=None)
     model = build_model(trial, len(passport.classes), None, machine)
     set_training(model, trial)
     return trial, new_state(trial, model, machine, ""), batches, machine
 
 
-def measure_steps(sweep: Path, batch_size: int, seconds: float) -> dict[str, Any]:
-    """Return the figures of one batch size on a sweep's pack, from about `seconds` seconds of training."""
-    trial, state, batches, machine = begin(sweep, batch_size)
+def measure_steps(sweep: Path, batch_size: int, seconds: float, change: str = "") -> dict[str, Any]:
+    """Return the figures of one batch size on a sweep's pack, from about `seconds` seconds of training.
+
+    change, on a GPU: 'render': torch renders the images, not the kernel; 'fed': the pack stays in host memory.
+    """
+    with mock.patch("job.data.batches.rendering_kernel", lambda device: (None, "")) if change == "render" \
+            else contextlib.nullcontext():
+        return measure(sweep, batch_size, seconds, change)
+
+
+def measure(sweep: Path, batch_size: int, seconds: float, change: str) -> dict[str, Any]:
+    """Return the figures of `measure_steps`."""
+    trial, state, batches, machine = begin(sweep, batch_size, change)
     num_train = len(batches.indices["train"])
     if num_train < batch_size:
         return {"left_out": f"there are {num_train} images for training"}
@@ -109,12 +125,12 @@ def measure_steps(sweep: Path, batch_size: int, seconds: float) -> dict[str, Any
     plain = partial(train_step, state, machine, images_NCHW, labels_N, loss)
     step = as_trained(plain, machine)
     chunk = max(3, int(seconds / (2 * ROUNDS) / median_seconds(step, machine, 5)))
-    advance = stepper(trial, state, batches, machine, print)
-    end_to_end(trial, state, batches, machine, advance, 5)
+    advance, drawing = stepper(trial, state, batches, machine, print), Drawing(trial, batches)
+    end_to_end(trial, state, drawing, machine, advance, 5)
     constant, whole = [], []
     for _ in range(ROUNDS):
         constant.append(run_steps(step, machine, chunk))
-        whole.append(end_to_end(trial, state, batches, machine, advance, chunk))
+        whole.append(end_to_end(trial, state, drawing, machine, advance, chunk))
     with FlopCounterMode(display=False) as flops, Traffic() as traffic:
         plain()
     operations, num_bytes = ceilings(machine)
@@ -147,7 +163,7 @@ def run_steps(step: Callable[[], object], machine: Machine, count: int) -> float
     return (time.perf_counter() - began) / count
 
 
-def end_to_end(trial: Trial, state: State, batches: Batches, machine: Machine, advance: Advance, count: int) -> float:
+def end_to_end(trial: Trial, state: State, drawing: Drawing, machine: Machine, advance: Advance, count: int) -> float:
     """Return the seconds per step of the training loop, which draws, samples and augments its images."""
     done = 0
 
@@ -158,7 +174,7 @@ def end_to_end(trial: Trial, state: State, batches: Batches, machine: Machine, a
 
     began = time.perf_counter()
     while done < count:
-        if train_epoch(trial, state, batches, advance, enough):
+        if train_epoch(trial, state, drawing, advance, enough):
             state.epoch, state.step = state.epoch + 1, 0
     synchronise(machine)
     return (time.perf_counter() - began) / done

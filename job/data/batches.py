@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ class Batches:
     """The images of a pack at the size of one trial; an index is an image's position in the pack.
 
     resident_P3: the pixels of all images end to end, on the GPU; None if they do not fit there, and on a CPU.
+    dtype: that of rendered images on a GPU: the one in which the model's first layer computes.
     """
 
     image_size: int
@@ -25,6 +27,7 @@ class Batches:
     indices: dict[str, Tensor]
     names: list[str]
     resident_P3: Tensor | None
+    dtype: torch.dtype = torch.float32
 
     def centered(self, indices: Tensor) -> Tensor:
         """Return images_NCHW, normalised, on the device: the centre crops that validation uses."""
@@ -53,8 +56,8 @@ class Batches:
         if self.resident_P3 is not None:
             pixels_P3, starts_N = self.resident_P3, self.pixel_starts[indices]
         else:
-            host_P3 = torch.cat([self.images[i].reshape(-1, 3) for i in indices.tolist()])
-            pixels_P3, starts_N = to_device(host_P3, self.device), first_pixels(sizes_N2)
+            parts = [self.images[i].reshape(-1, 3) for i in indices.tolist()]
+            pixels_P3, starts_N = to_device(parts, self.device), first_pixels(sizes_N2)
         none_N = torch.zeros(len(indices))
         columns = [draws.maps_N23.reshape(-1, 6), starts_N[:, None], sizes_N2, self.labels_N[indices][:, None],
                    (none_N if draws.noise_N is None else draws.noise_N)[:, None],
@@ -67,10 +70,16 @@ class Batches:
 
         draws: read only for whether there are noise and blur, and for the largest possible blur.
         """
-        maps_N23 = images_N12[:, :6].float().view(-1, 2, 3)
-        starts_N, heights_N, widths_N, labels_N = images_N12[:, 6:10].long().unbind(1)
-        sizes_N2 = torch.stack([heights_N, widths_N], 1)
-        images_NCHW = sample_ragged(pixels_P3, starts_N, sizes_N2, maps_N23, self.image_size)
+        labels_N, is_plain = images_N12[:, 9].long(), draws.noise_N is None and draws.sigma_N is None
+        kernel, _ = rendering_kernel(pixels_P3.device)
+        if kernel and is_plain:
+            return kernel.rendered(pixels_P3, images_N12, self.image_size, self.dtype, True), labels_N
+        if kernel:
+            images_NCHW = kernel.rendered(pixels_P3, images_N12, self.image_size, torch.float32, False)
+        else:
+            starts_N, *sizes = images_N12[:, 6:9].long().unbind(1)
+            maps_N23 = images_N12[:, :6].float().view(-1, 2, 3)
+            images_NCHW = sample_ragged(pixels_P3, starts_N, torch.stack(sizes, 1), maps_N23, self.image_size)
         noise_N, sigma_N = images_N12[:, 10:].float().unbind(1)
         return finish(images_NCHW, None if draws.noise_N is None else noise_N,
                       None if draws.sigma_N is None else sigma_N, draws.most_blur), labels_N
@@ -85,19 +94,39 @@ class Batches:
         return int(self.sizes_N2.prod(1).topk(min(num, len(self.sizes_N2))).values.sum())
 
 
+@functools.cache
+def rendering_kernel(device: torch.device) -> tuple[ModuleType | None, str]:
+    """Return job.data.render if its kernel runs on this device; else None and, for a GPU, the reason."""
+    if device.type != "cuda":
+        return None, ""
+    try:
+        from job.data import render
+
+        render.check(device)
+    except Exception as error:  # noqa: BLE001 - Triton's compiler has errors of many kinds, and torch's way is as right
+        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return render, ""
+
+
 def first_pixels(sizes_N2: Tensor) -> Tensor:
     """Return the index of each image's first pixel when images of these (height, width) lie end to end."""
     ends_N = sizes_N2.prod(1).cumsum(0)
     return torch.cat([ends_N.new_zeros(1), ends_N[:-1]])
 
 
-def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """Return a copy on the device; on CUDA it is made in a separate stream, and only later work waits for it."""
+def to_device(parts: list[Tensor], device: torch.device) -> Tensor:
+    """Return pixels_P3 of these parts, end to end, on the device.
+
+    On CUDA the copy is made in a stream of its own, and only later work waits for it; torch reuses its pinned memory
+    once it is done.
+    """
     if device.type != "cuda":
-        return host.to(device)
+        return torch.cat(parts).to(device)
+    host_P3 = torch.empty(sum(map(len, parts)), 3, dtype=torch.uint8, pin_memory=True)
+    torch.cat(parts, out=host_P3)
     current, copying = torch.cuda.current_stream(device), copying_stream(device)
     with torch.cuda.stream(copying):
-        there = host.pin_memory().to(device, non_blocking=True)
+        there = host_P3.to(device, non_blocking=True)
     current.wait_stream(copying)
     there.record_stream(current)
     return there

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from job.data.batches import Batches
+from job.data.batches import Batches, to_device
 from job.data.cache import local_copy, rebuild
 from job.data.pack import Passport
 from job.data.sizes import resize_side
@@ -25,9 +25,12 @@ IMAGES_PER_COPY = 256
 NUM_FETCHERS = 8
 # Hashing takes about a second per GB; of larger packs only the sizes are checked.
 VERIFIED_BYTES = 8 << 30
+# The images of the last trial of this process, by what they are: the next trial most often needs the same.
+loaded: dict[tuple[str, str, int, torch.device], tuple[list[Packed], list[Tensor], Tensor | None]] = {}
 
 
-def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.device) -> Batches:
+def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.device,
+                 dtype: torch.dtype = torch.float32) -> Batches:
     """Return the pack at the trial's image size, memory-mapped; from object storage it is copied to this machine first.
 
     If the trial needs smaller images than the pack holds, all are resized here, once. The pixels move to the GPU if
@@ -38,17 +41,28 @@ def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.
         raise BadConfig(f"image_size {trial.image_size} needs images with a short side of "
                         f"{wanted}, but the pack has {short_side}; prepare a new sweep folder with "
                         f"--short-side {wanted}")
-    lines = read_lines(sweep, passport)
-    images = map_images(sweep, passport, lines)
-    if wanted < short_side:
-        images = [shrink(image, wanted) for image in images]
+    key = sweep.uri, passport.pack_hash, wanted, device
+    if key not in loaded:
+        # Another pack's memory is free before this one takes its own.
+        loaded.clear()
+        loaded[key] = load_images(sweep, passport, wanted, device)
+    lines, images, resident_P3 = loaded[key]
     indices = {split: torch.tensor([i for i, line in enumerate(lines) if line.split == split], dtype=torch.int64)
                for split in SPLITS}
     sizes_N2 = torch.tensor([image.shape[:2] for image in images])
     labels_N = torch.tensor([passport.classes.index(line.label) for line in lines])
     names = [line.image for line in lines]
-    resident_P3 = make_resident(images, sizes_N2, device)
-    return Batches(trial.image_size, device, images, sizes_N2, labels_N, indices, names, resident_P3)
+    return Batches(trial.image_size, device, images, sizes_N2, labels_N, indices, names, resident_P3, dtype)
+
+
+def load_images(sweep: Folder, passport: Passport, short_side: int,
+                device: torch.device) -> tuple[list[Packed], list[Tensor], Tensor | None]:
+    """Return the table of the pack, its images at this short side, and `make_resident` of them."""
+    lines = read_lines(sweep, passport)
+    images = map_images(sweep, passport, lines)
+    if short_side < int(str(passport.options["short_side"])):
+        images = [shrink(image, short_side) for image in images]
+    return lines, images, make_resident(images, device)
 
 
 def read_lines(sweep: Folder, passport: Passport) -> list[Packed]:
@@ -106,18 +120,22 @@ def shrink(image_HWC: Tensor, short_side: int) -> Tensor:
     return resized_1CHW[0].permute(1, 2, 0).contiguous()
 
 
-def make_resident(images: Sequence[Tensor], sizes_N2: Tensor, device: torch.device) -> Tensor | None:
-    """Return pixels_P3 of all images on the GPU; None on a CPU, or if they take more than half of the free memory."""
+def make_resident(images: Sequence[Tensor], device: torch.device) -> Tensor | None:
+    """Return pixels_P3 of all images on the GPU; None on a CPU, or if they take more than half of the free memory.
+
+    At most this process's share of the memory is free (torch's set_per_process_memory_fraction).
+    """
     if device.type != "cuda":
         return None
     # Memory that torch still holds from earlier trials of this process counts as free.
     torch.cuda.empty_cache()
-    num_bytes = int(3 * sizes_N2.prod(1).sum())
-    if num_bytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+    num_bytes = sum(image.numel() for image in images)
+    free, total = torch.cuda.mem_get_info(device)
+    if num_bytes > RESIDENT_SHARE * min(free, total * torch.cuda.get_per_process_memory_fraction(device)):
         return None
     pixels_P3, start = torch.empty(num_bytes // 3, 3, dtype=torch.uint8, device=device), 0
     for first in range(0, len(images), IMAGES_PER_COPY):
-        host_P3 = torch.cat([image.reshape(-1, 3) for image in images[first:first + IMAGES_PER_COPY]])
-        pixels_P3[start:start + len(host_P3)] = host_P3.to(device)
-        start += len(host_P3)
+        part_P3 = to_device([image.reshape(-1, 3) for image in images[first:first + IMAGES_PER_COPY]], device)
+        pixels_P3[start:start + len(part_P3)] = part_P3
+        start += len(part_P3)
     return pixels_P3

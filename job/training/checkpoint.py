@@ -20,6 +20,7 @@ from job.trial import Trial
 
 KEYS = ("trial", "pack_hash", "precision", "model", "optimizer", "loss_sum", "num_correct", "started_at", "epoch",
         "step", "epoch_seconds", "history", "best_weights", "best_epoch")
+SCALER_KEYS = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
 
 
 def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -> bytes:
@@ -28,6 +29,7 @@ def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -
     torch.save({
         "trial": asdict(trial), "pack_hash": pack_hash, "precision": precision,
         "model": state.model.state_dict(), "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
         "loss_sum": state.loss_sum, "num_correct": state.num_correct, "started_at": state.started_at,
         "epoch": state.epoch, "step": state.step, "epoch_seconds": state.epoch_seconds,
         "history": [asdict(epoch) for epoch in state.history], "best_weights": state.best_weights,
@@ -80,7 +82,7 @@ class Saved:
 
     trial: dict[str, Any]
     pack_hash: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp16"]
     started_at: str
     epoch: int
     step: int
@@ -97,6 +99,12 @@ def check_values(saved: dict[str, Any], trial: Trial) -> None:
         raise ValueError(f"its history is not that of {saved['epoch']} epochs")
     if not all(isinstance(value, int | float | None) for epoch in history for value in vars(epoch).values()):
         raise ValueError("its history holds something that is no number")
+    # Checkpoints of fp16 alone have values here, and older ones lack it.
+    scaler = saved.setdefault("scaler", {})
+    if not isinstance(scaler, dict) or set(scaler) != (SCALER_KEYS if saved["precision"] == "fp16" else set()):
+        raise ValueError("its loss scale is incomplete")
+    if not all(isinstance(value, int | float) for value in scaler.values()):
+        raise ValueError("its loss scale holds something that is no number")
     if saved["best_epoch"] is not None:
         in_range("best_epoch", saved["best_epoch"], 1, saved["epoch"])
     if (saved["best_epoch"] is None) != (saved["best_weights"] is None):
@@ -108,6 +116,8 @@ def restore(state: State, saved: dict[str, Any]) -> None:
     with damage(saved["where"]):
         state.model.load_state_dict(saved["model"])
         restore_optimizer(state.optimizer, saved["optimizer"])
+        if saved["scaler"]:
+            state.scaler.load_state_dict(saved["scaler"])
         state.loss_sum.copy_(saved["loss_sum"])
         state.num_correct.copy_(saved["num_correct"])
         if saved["best_weights"] is not None:

@@ -1,6 +1,7 @@
 """Figures of a classifier on a split: loss, accuracy, confusion matrix, precision, recall, F1, ROC AUC, threshold."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from job.training.machine import Machine
 
 # Images of 224 pixels per batch; a batch holds fewer larger ones. Larger batches take more memory and are no faster.
 EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
+# The most images of a size that have fitted in the GPU's memory, if that was fewer.
+fitting: dict[int, int] = {}
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,27 @@ class Evaluation:
 def evaluate(model: nn.Module, batches: Batches, split: str, machine: Machine) -> Evaluation:
     """Return loss and accuracy on the centre crops of a split, which must not be empty."""
     model.eval()
-    max_images = EVALUATION_BATCH[machine.device.type]
-    max_images = max(1, min(max_images, max_images * 224**2 // batches.image_size**2))
-    logits, indices = [], batches.indices[split]
-    for indices_N in indices.split(max_images):
-        with machine.autocast():
-            logits.append(model(batches.centered(indices_N)).float())
-    logits_NK, labels_N = torch.cat(logits).cpu(), batches.labels_N[indices]
+    indices = batches.indices[split]
+    logits_NK, labels_N = logits_of(model, batches, indices, machine), batches.labels_N[indices]
     loss = functional.cross_entropy(logits_NK.double(), labels_N).item()
     acc = (logits_NK.argmax(1) == labels_N).double().mean().item()
     return Evaluation(loss, acc, logits_NK, labels_N)
+
+
+def logits_of(model: Callable[[Tensor], Tensor], batches: Batches, indices: Tensor, machine: Machine) -> Tensor:
+    """Return logits_NK, in host memory; where a batch does not fit in the GPU's memory, in batches half as large."""
+    size, most = batches.image_size, EVALUATION_BATCH[machine.device.type]
+    num_images = fitting.get(size, max(1, min(most, most * 224**2 // size**2)))
+    while True:
+        try:
+            with machine.autocast():
+                return torch.cat([model(batches.centered(part)).float() for part in indices.split(num_images)]).cpu()
+        except torch.OutOfMemoryError:
+            if num_images == 1:
+                raise
+        # Not within the except: until it ends, the error holds what the batch took.
+        num_images = fitting[size] = num_images // 2
+        torch.cuda.empty_cache()
 
 
 def confusion_matrix(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> Tensor:

@@ -12,20 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from job.data.augment import Draws, draw
+from job.data.augment import Draws
 from job.data.batches import Batches
 from job.record import Epoch
+from job.training.drawing import Drawing, count_steps
 from job.training.evaluate import evaluate
 from job.training.gpu import GpuSteps
 from job.training.machine import Machine
 from job.training.model import set_training, state_copy
 from job.training.schedule import lr_of
-from job.training.state import State, generator_for, seed_of
+from job.training.state import State, seed_of
 from job.training.stopping import is_better, why_ended
 from job.trial import Trial
-
-# Steps whose augmentation is drawn at once.
-BLOCK = 64
 
 
 def class_weights(trial: Trial, batches: Batches) -> Tensor | None:
@@ -44,9 +42,9 @@ def fit(trial: Trial, state: State, batches: Batches, machine: Machine, should_s
     it is called after each step, and `state` then stands within an epoch. `say` gets a message if training runs slower
     than it should.
     """
-    advance = stepper(trial, state, batches, machine, say)
+    advance, drawing = stepper(trial, state, batches, machine, say), Drawing(trial, batches)
     while state.epoch < trial.epochs and not why_ended(trial, state.history):
-        if not train_epoch(trial, state, batches, advance, should_stop):
+        if not train_epoch(trial, state, drawing, advance, should_stop):
             return
         yield finish_epoch(trial, state, batches, machine)
 
@@ -71,15 +69,13 @@ def stepper(trial: Trial, state: State, batches: Batches, machine: Machine, say:
     return advance_on_cpu
 
 
-def train_epoch(trial: Trial, state: State, batches: Batches, advance: Advance,
+def train_epoch(trial: Trial, state: State, drawing: Drawing, advance: Advance,
                 should_stop: Callable[[int, int], bool]) -> bool:
     """Train the remaining steps of one epoch; return False if `should_stop` returned True after one of them."""
-    indices = batches.indices["train"]
-    order_N = indices[torch.randperm(len(indices), generator=generator_for(trial, state.epoch, "order"))]
-    num_steps = count_steps(len(order_N), trial.batch_size)
+    num_steps = drawing.num_steps
     set_training(state.model, trial)
     started, seconds_before, stopped = time.perf_counter(), state.epoch_seconds, False
-    for step, indices_N, draws in steps_of(trial, state, batches, order_N):
+    for step, indices_N, draws in drawing.steps(state.epoch, state.step):
         if trial.noise or trial.dropout:
             torch.manual_seed(seed_of(trial, state.epoch, step))
         advance(indices_N, draws, lr_of(trial, state.epoch, step, num_steps))
@@ -92,27 +88,6 @@ def train_epoch(trial: Trial, state: State, batches: Batches, advance: Advance,
     state.loss_sum.item()
     state.epoch_seconds = seconds_before + time.perf_counter() - started
     return not stopped
-
-
-def steps_of(trial: Trial, state: State, batches: Batches, order_N: Tensor) -> Iterator[tuple[int, Tensor, Draws]]:
-    """Yield the remaining steps of the epoch: number, image indices and draws; draws are made a block at a time."""
-    size, num_steps = trial.batch_size, count_steps(len(order_N), trial.batch_size)
-    for block in range(state.step // BLOCK * BLOCK, num_steps, BLOCK):
-        end = min(block + BLOCK, num_steps)
-        indices_N = order_N[block * size:len(order_N) if end == num_steps else end * size]
-        draws = draw(batches.sizes_N2[indices_N], trial, generator_for(trial, state.epoch, "draws", block))
-        for step in range(max(block, state.step), end):
-            of_step = slice((step - block) * size, None if step == num_steps - 1 else (step - block + 1) * size)
-            yield step, indices_N[of_step], draws.part(of_step)
-
-
-def count_steps(num_images: int, batch_size: int) -> int:
-    """Return the number of steps per epoch.
-
-    If one image is left over, it joins the last batch, because batch normalisation cannot train on a single image.
-    """
-    num_whole, num_left_over = divmod(num_images, batch_size)
-    return num_whole + (num_left_over > 1 or num_whole == 0)
 
 
 def training_loss(logits_NK: Tensor, labels_N: Tensor, weights_K: Tensor | None, smoothing: float) -> Tensor:
@@ -132,8 +107,9 @@ def train_step(state: State, machine: Machine, images_NCHW: Tensor, labels_N: Te
         logits_NK = state.model(images_NCHW)
     loss = loss_of(logits_NK.float(), labels_N)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    state.optimizer.step()
+    state.scaler.scale(loss).backward()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     state.loss_sum += loss.detach().double() * len(labels_N)
     state.num_correct += (logits_NK.argmax(1) == labels_N).sum()
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from job.data.augment import Draws
-from job.data.batches import Batches
+from job.data.batches import Batches, rendering_kernel
+from job.training.device import first_line
 
 # These steps run without a graph: in them libraries choose algorithms and allocate, which a graph capture forbids.
 WARM_UP_STEPS = 3
@@ -34,6 +35,8 @@ class GpuSteps:
         self.graph_fails = False
         self.num_done = 0
         self.earlier = torch.cuda.Event()
+        if reason := rendering_kernel(batches.device)[1]:
+            say(f"the rendering kernel does not run here ({reason}): torch renders the images, more slowly")
 
     def __call__(self, indices: Tensor, draws: Draws, lr: float) -> None:
         """Launch one step on the images of these indices, augmented as drawn; return before the device has done it."""
@@ -68,12 +71,15 @@ class GpuSteps:
         except RuntimeError as error:
             # The graph needs memory of its own, so it can fail although the step alone fits. The error that ends the
             # capture hides the first one.
-            reason = str(error.__context__ or error).splitlines()[0]
+            reason = first_line(error.__context__ or error)
             self.graph_fails = True
             self.say(f"no CUDA graph of the training step ({reason}): training continues without it, more slowly")
         else:
             self.graph = graph
             return
+        # Its memory returns to torch with the graph, and only then to the GPU.
+        graph.reset()
+        del graph
         torch.cuda.empty_cache()
 
     def keep_pace(self) -> None:

@@ -15,7 +15,7 @@ from job.folder.attempts import host_name, now
 
 def circumstances(passport: Passport) -> dict[str, Any]:
     """Return the Row's fields about pack, program and host."""
-    versions = {"trialgrid": metadata.version("trialgrid"), "python": platform.python_version(),
+    versions = {"trialgrid": version_of("trialgrid"), "python": platform.python_version(),
                 "torch": version_of("torch"), "torchvision": version_of("torchvision")}
     return {"classes": passport.classes, "pack_hash": passport.pack_hash, "host": host_name(),
             "git_commit": git_commit(), "image": os.environ.get("IMAGE", ""), "finished_at": now(),
@@ -23,8 +23,13 @@ def circumstances(passport: Passport) -> dict[str, Any]:
 
 
 def version_of(package: str) -> str:
-    """Return a package's own version, or the installed one while it is not imported: that may be what kills trials."""
-    return str(getattr(sys.modules.get(package), "__version__", None) or metadata.version(package))
+    """Return a package's own version, or the installed one while it is not imported: that may be what kills trials.
+
+    A checkout that runs without being installed has none: its commit tells more.
+    """
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return str(getattr(sys.modules.get(package), "__version__", None) or metadata.version(package))
+    return "not installed"
 
 
 def git_commit() -> str:

@@ -2,50 +2,56 @@
 
 import contextlib
 import functools
-import os
 import platform
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from job.data.memory import keep_freed_memory
-from job.errors import BadConfig, OutOfMemory
-from job.trial import Trial
+from job.errors import BadConfig
+from job.training.device import check_capability, gpu_share, wanted_gpu
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a trial computes: its device, the device's name, and 'bf16' or 'fp32'."""
+    """Where a trial computes: its device, the device's name, and 'bf16', 'fp16' or 'fp32'."""
 
     device: torch.device
     name: str
     precision: str
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which convolutions and matrix products compute."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
+
     def autocast(self) -> torch.autocast:
         """Return the context of a forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(self.device.type, self.dtype, enabled=self.precision != "fp32")
 
 
 def choose_machine(precision: str) -> Machine:
-    """Return the GPU if there is one, else the CPU; precision 'auto' is bf16 if the hardware has it.
+    """Return the GPU if there is one, else the CPU; precision 'auto' is the fastest that the hardware has.
 
-    TRIALGRID_DEVICE, cuda or cpu, overrides the choice of device; raises BadConfig if it is cuda and there is no GPU.
+    TRIALGRID_DEVICE, cuda or cpu, overrides the choice of device. Raises BadConfig if it is something else, if it is
+    cuda and there is no GPU, and if there is a GPU on which this torch cannot train: never the CPU instead, unsaid.
     """
-    wanted = os.environ.get("TRIALGRID_DEVICE", "")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise BadConfig("TRIALGRID_DEVICE is cuda, and no GPU is visible: check the driver (580 or later), the "
-                        "container's runtime (a runtimeClassName on some clusters) and the GPU request of the pod")
-    if wanted != "cpu" and torch.cuda.is_available():
+    if wanted_gpu():
         device, name = torch.device("cuda", torch.cuda.current_device()), torch.cuda.get_device_name()
+        check_capability(name)
         leave_default_stream(device)
-        has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
+        if (share := gpu_share()) < 1:
+            torch.cuda.set_per_process_memory_fraction(share, device)
+        # Before capability 8.0 there are matrix units for fp16 alone.
+        fastest = "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     else:
         device, name = torch.device("cpu"), processor_name()
-        has_bf16 = cpu_has_bf16()
+        fastest = "bf16" if cpu_has_bf16() else "fp32"
         keep_freed_memory()
-    return Machine(device, name, ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision)
+        if precision == "fp16":
+            raise BadConfig("precision fp16 needs a GPU: on a CPU train with precision auto, bf16 or fp32")
+    return Machine(device, name, fastest if precision == "auto" else precision)
 
 
 @functools.cache
@@ -74,14 +80,3 @@ def processor_name() -> str:
     num_threads = torch.get_num_threads()
     model = cpu_facts().get("model name") or platform.machine()
     return f"{model}, {num_threads} thread{'s' * (num_threads > 1)}"
-
-
-@contextlib.contextmanager
-def gpu_memory(trial: Trial) -> Iterator[None]:
-    """Turn torch's out-of-memory error into an OutOfMemory that says what to change."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"out of GPU memory at batch_size {trial.batch_size} and image_size {trial.image_size} "
-                          f"({str(error).splitlines()[0]}); set a smaller batch_size or image_size, or use a larger "
-                          "GPU") from None

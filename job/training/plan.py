@@ -13,8 +13,9 @@ from job.data.pack import Passport
 from job.folder.attempts import last_attempt
 from job.folder.layout import read_row, trial_work
 from job.folder.storage import Folder
+from job.training.drawing import Drawing
 from job.training.evaluate import evaluate
-from job.training.fit import count_steps, stepper, train_epoch
+from job.training.fit import stepper, train_epoch
 from job.training.machine import Machine, choose_machine
 from job.training.model import build_model
 from job.training.state import new_state
@@ -77,7 +78,10 @@ def kind_of(trial: Trial) -> Trial:
 def measure(sweep: Folder, trial: Trial, passport: Passport) -> Pace:
     """Train a few steps from random weights and validate once; write nothing."""
     machine = choose_machine(trial.precision)
-    batches = load_batches(sweep, passport, trial, machine.device)
+    if machine.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(machine.device)
+    batches = load_batches(sweep, passport, trial, machine.device, machine.dtype)
     state = new_state(trial, build_model(trial, len(passport.classes), None, machine), machine, "")
     done, began = 0, 0.0
 
@@ -89,16 +93,15 @@ def measure(sweep: Folder, trial: Trial, passport: Passport) -> Pace:
             began = time.perf_counter()
         return done >= WARM_UP_STEPS + MEASURED_STEPS
 
-    advance = stepper(trial, state, batches, machine, lambda text: None)
-    while train_epoch(trial, state, batches, advance, should_stop):
+    advance, drawing = stepper(trial, state, batches, machine, lambda text: None), Drawing(trial, batches)
+    while train_epoch(trial, state, drawing, advance, should_stop):
         state.epoch, state.step = state.epoch + 1, 0
     finish(machine)
     step_seconds = (time.perf_counter() - began) / MEASURED_STEPS
     began = time.perf_counter()
     evaluate(state.model, batches, "val", machine)
     val_seconds = time.perf_counter() - began
-    num_steps = count_steps(len(batches.indices["train"]), trial.batch_size)
-    return Pace(num_steps * step_seconds + val_seconds, most_memory(machine))
+    return Pace(drawing.num_steps * step_seconds + val_seconds, most_memory(machine))
 
 
 def finish(machine: Machine) -> None:

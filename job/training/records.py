@@ -14,8 +14,8 @@ from job.folder.patience import patience_seconds
 from job.record import Row, epochs_to_csv
 from job.training.checkpoint import state_to_bytes
 from job.training.display import Display
+from job.training.drawing import count_steps
 from job.training.events import end_events, epoch_events, file_name, start_events
-from job.training.fit import count_steps
 from job.training.machine import Machine
 from job.training.state import State
 from job.training.weights import weights_to_bytes

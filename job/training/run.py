@@ -18,9 +18,10 @@ from job.folder.patience import patiently
 from job.folder.storage import Folder, join, read_uri
 from job.record import Row
 from job.training.checkpoint import read_checkpoint, restore
+from job.training.device import gpu_errors
 from job.training.display import Display
 from job.training.fit import fit
-from job.training.machine import Machine, choose_machine, gpu_memory
+from job.training.machine import Machine, choose_machine
 from job.training.model import build_model
 from job.training.outcome import publish, write_shorter_rows
 from job.training.records import Records
@@ -39,13 +40,14 @@ def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, lease: Lea
     the state saved, once `stop` is set.
     """
     trial = trials[-1]
-    with gpu_memory(trial), contextlib.closing(Outbox(sweep, display.say, lease.guard)) as outbox:
+    with gpu_errors(trial), contextlib.closing(Outbox(sweep, display.say, lease.guard)) as outbox:
         def pause(seconds: float) -> None:
             if stop.wait(seconds):
                 raise Stopped("stopped by a signal before a step; the same command resumes the trial")
 
         machine, state = patiently(lambda: resume_or_start(sweep, trial, passport), display.say, pause)
-        batches = patiently(lambda: load_batches(sweep, passport, trial, machine.device), display.say, pause)
+        batches = patiently(lambda: load_batches(sweep, passport, trial, machine.device, machine.dtype),
+                            display.say, pause)
         pause(0)
         records = Records(trial, passport, outbox, lease, machine, display, stop, batches)
         records.begin(state)

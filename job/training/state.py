@@ -14,10 +14,14 @@ from job.trial import Trial
 
 @dataclass
 class State:
-    """A trial in training: `epoch` epochs are finished, and `step` steps of the next one."""
+    """A trial in training: `epoch` epochs are finished, and `step` steps of the next one.
+
+    scaler: scales the loss in fp16, whose smallest gradients would be 0 otherwise; elsewhere it does nothing.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     loss_sum: Tensor
     num_correct: Tensor
     started_at: str
@@ -45,7 +49,8 @@ def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str)
     else:
         optimizer = torch.optim.SGD(weights, lr, trial.momentum, weight_decay=trial.weight_decay, fused=on_gpu)
     zero = torch.zeros((), dtype=torch.float64, device=machine.device)
-    return State(model, optimizer, zero, zero.clone(), started_at)
+    scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.precision == "fp16")
+    return State(model, optimizer, scaler, zero, zero.clone(), started_at)
 
 
 def seed_of(trial: Trial, *parts: object) -> int:

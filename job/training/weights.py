@@ -101,7 +101,7 @@ class About:
     trial: Trial
     classes: list[str]
     short_side: int
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     threshold: float | None = None
     threshold_margin: float | None = None
     val_recall: float | None = None

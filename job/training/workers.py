@@ -6,7 +6,9 @@ Workers share a sweep as machines do, by the leases in its folder; if one dies, 
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -37,7 +39,17 @@ def gpus() -> list[str]:
     if visible.startswith("MIG-"):
         # Of several MIG instances, CUDA shows a process only the first.
         return visible.split(",")
-    return visible.split(",")[:num_gpus] if visible else [str(number) for number in range(num_gpus)]
+    if visible:
+        return visible.split(",")[:num_gpus]
+    return mig_instances() or [str(number) for number in range(num_gpus)]
+
+
+def mig_instances() -> list[str]:
+    """Return the names of the MIG instances that this process may use, as nvidia-smi lists them."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+        return re.findall(r"\(UUID: (MIG-[^)\s]+)\)", listed)
+    return []
 
 
 def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, independent: bool,
@@ -73,10 +85,13 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
 
 
 def environment_of(number: int, num_workers: int, devices: Sequence[str]) -> dict[str, str]:
-    """Return the environment variables of one worker: its GPU, or its share of the cores."""
+    """Return the environment variables of one worker: its share of the cores, its GPU, and its share of that."""
+    found = {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers))}
     if devices:
-        return {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]}
-    return {"OMP_NUM_THREADS": str(max(1, num_cores() // num_workers))}
+        on_this_one = len(range(number % len(devices), num_workers, len(devices)))
+        found["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+        found["TRIALGRID_GPU_SHARE"] = f"{1 / on_this_one:.4g}"
+    return found
 
 
 def wait_for(workers: Sequence["Worker"], stop: threading.Event) -> None:

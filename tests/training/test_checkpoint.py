@@ -84,6 +84,7 @@ def spoilt(saved: dict[str, Any], *path: Any, value: Any) -> bytes:
 @pytest.mark.parametrize(("path", "value"), [
     (("epoch",), 99), (("epoch",), "1"), (("epoch",), -1), (("step",), True), (("history",), []), (("history",), [1]),
     (("history", 0, "val_acc"), "x"), (("best_epoch",), 7), (("best_weights",), None), (("precision",), "int1"),
+    (("precision",), "fp16"), (("scaler",), {"scale": 1.0}), (("scaler",), []), (("scaler",), "x"),
     (("pack_hash",), 1), (("trial",), []), (("started_at",), 1), (("epoch_seconds",), "x"),
     (("model", "fc.bias"), torch.zeros(7)), (("model",), {}), (("best_weights", "fc.bias"), torch.zeros(7)),
     (("best_weights", "x"), torch.zeros(1)), (("optimizer", "param_groups"), []),

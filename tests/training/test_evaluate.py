@@ -17,8 +17,10 @@ from job.training.evaluate import (
     evaluate,
     figures_at_threshold,
     figures_on_test,
+    logits_of,
     roc_auc,
 )
+from job.trial import Trial
 from loops import begin
 
 
@@ -91,3 +93,28 @@ def test_validation_images_are_the_plain_center_crops(packed: tuple[Folder, Pass
     assert once.loss == again.loss and torch.equal(once.logits_NK, again.logits_NK)
     cross_entropy = torch.nn.functional.cross_entropy(once.logits_NK.double(), once.labels_N).item()
     assert once.loss == pytest.approx(cross_entropy)
+
+
+def test_batch_that_does_not_fit_on_the_gpu_is_halved_until_it_does(
+        packed: tuple[Folder, Passport], monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, batches, state = begin(packed, Trial(trial="1", image_size=40, model="mlp", weights="none", batch_size=8))
+    images = torch.cat([batches.indices["train"], batches.indices["val"]])
+    monkeypatch.setattr("job.training.evaluate.fitting", fitting := dict[int, int]())
+    expected = logits_of(state.model.eval(), batches, images, machine)
+    sizes = list[int]()
+
+    def of_five_at_most(images_NCHW: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images_NCHW))
+        if len(images_NCHW) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        logits: torch.Tensor = state.model(images_NCHW)
+        return logits
+
+    with torch.inference_mode():
+        for _ in range(2):
+            found = logits_of(of_five_at_most, batches, images, machine)
+            torch.testing.assert_close(found, expected)
+    # 128, 64, 32, 16 and 8 at once do not fit; the second evaluation knows that.
+    assert [size for size in sizes if size > 5] == [len(images), len(images), 32, 16, 8] and fitting == {40: 4}
+    with pytest.raises(torch.OutOfMemoryError):
+        logits_of(lambda images_NCHW: of_five_at_most(images_NCHW.repeat(6, 1, 1, 1)), batches, images, machine)

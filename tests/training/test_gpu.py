@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from job.data.augment import Draws, center_boxes, draw, maps_of_boxes
-from job.data.batches import Batches
+from job.data.batches import Batches, rendering_kernel
 from job.data.load import load_batches
 from job.data.pack import Passport
 from job.data.prepare import ensure_pack
@@ -26,12 +26,21 @@ from support import draw as draw_image
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
+@pytest.fixture(autouse=True)
+def any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests keep to the CPU."""
+    monkeypatch.delenv("TRIALGRID_DEVICE", raising=False)
+
+
 TRIAL = Trial(trial="1", lr=0.02, epochs=3, batch_size=4, image_size=40, weights="none", noise=0.1, blur=1.0,
               rotation=20.0, dropout=0.2, schedule="cosine", warmup=0.5)
 
 
-FORMS = [TRIAL, replace(TRIAL, precision="fp32", optimizer="adam"), replace(TRIAL, momentum=0.0, noise=0.0),
-         replace(TRIAL, model="mlp", hidden="50-20", batch_norm=True)]
+# The second and the third have neither noise nor blur: the kernel that renders them normalises as well.
+FORMS = [TRIAL, replace(TRIAL, precision="fp32", optimizer="adam", noise=0.0, blur=0.0),
+         replace(TRIAL, momentum=0.0, noise=0.0, blur=0.0),
+         replace(TRIAL, model="mlp", hidden="50-20", batch_norm=True),
+         replace(TRIAL, precision="fp16", noise=0.0, blur=0.0), replace(TRIAL, precision="fp16", optimizer="adam")]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +98,7 @@ def trained(
         steps += 1
         return steps >= stop_after
 
-    batches = change(load_batches(*packed, trial, machine.device))
+    batches = change(load_batches(*packed, trial, machine.device, machine.dtype))
     state = new_state(trial, build_model(trial, 2, None, machine), machine, "then")
     list(fit(trial, state, batches, machine, should_stop, said.append))
     return state, said, batches
@@ -128,17 +137,38 @@ def test_images_that_do_not_fit_on_the_gpu_train_as_those_that_do(packed: tuple[
 
 
 @needs_gpu
-@pytest.mark.parametrize("trial", FORMS[:2])
-def test_state_saved_between_replays_goes_on(packed: tuple[Folder, Passport], trial: Trial) -> None:
+@pytest.mark.parametrize("trial", FORMS)
+def test_state_saved_between_replays_continues_to_the_same_bits(packed: tuple[Folder, Passport], trial: Trial) -> None:
     whole, _, _ = trained(packed, trial)
     stopped, _, batches = trained(packed, trial, stop_after=WARM_UP_STEPS + 9)
-    data = state_to_bytes(stopped, trial, "p", "bf16")
     machine = choose_machine(trial.precision)
+    data = state_to_bytes(stopped, trial, "p", machine.precision)
     state = new_state(trial, build_model(trial, 2, None, machine), machine, "then")
     restore(state, read_checkpoint(data, trial, "p", "here"))
     list(fit(trial, state, batches, machine, lambda step, steps: False))
     for one, other in zip(whole.history, state.history, strict=True):
-        assert one.train_loss == pytest.approx(other.train_loss, rel=0.02)
+        assert (one.train_loss, one.val_loss) == (other.train_loss, other.val_loss)
+    weights, resumed = whole.model.state_dict(), state.model.state_dict()
+    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
+@needs_gpu
+def test_kernel_renders_what_torch_renders(packed: tuple[Folder, Passport], monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = replace(TRIAL, noise=0.0, blur=0.0, shift=0.3)
+    machine = choose_machine("fp32")
+    batches = load_batches(*packed, trial, machine.device)
+    indices = batches.indices["train"][[3, 0, 7, 7, 20]]
+    draws = draw(batches.sizes_N2[indices], trial, torch.Generator().manual_seed(0))
+    pixels_P3, images_N12 = batches.fed(indices, draws)
+    kernel, why_not = rendering_kernel(machine.device)
+    assert kernel, why_not
+    found = batches.rendered(pixels_P3, images_N12.to(machine.device), draws)[0]
+    halves = replace(batches, dtype=torch.bfloat16).rendered(pixels_P3, images_N12.to(machine.device), draws)[0]
+    monkeypatch.setattr("job.data.batches.rendering_kernel", lambda device: (None, ""))
+    expected = batches.rendered(pixels_P3, images_N12.to(machine.device), draws)[0]
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(halves.float(), expected, rtol=2**-8, atol=1e-4)
 
 
 @needs_gpu

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from job.data.augment import Draws
 from job.data.batches import Batches
-from job.training.fit import class_weights, count_steps, fit
+from job.training.drawing import count_steps
+from job.training.fit import class_weights, fit
 from job.training.machine import choose_machine
 from job.training.model import build_model
 from job.training.state import new_state
