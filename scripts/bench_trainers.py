@@ -1,6 +1,7 @@
 """Sweeps and epochs of this program against other trainers, on the same images and split."""
 
 import csv
+import importlib.util
 import json
 import os
 import statistics
@@ -63,8 +64,10 @@ def link_split(sweep: Path, source: Path, target: Path) -> None:
                 (folder / line["image"].replace("/", "_")).symlink_to(source.resolve() / line["image"])
 
 
-def peers_python() -> Path:
-    """Return the Python of .venv-peers, an environment with the other trainers; install it if it is missing."""
+def peers_python(who: str) -> Path:
+    """Return this Python if it has the trainer, else that of .venv-peers, which is installed if it is missing."""
+    if importlib.util.find_spec(who):
+        return Path(sys.executable)
     folder = ROOT / ".venv-peers"
     python, wanted = folder / "bin" / "python", " ".join([*PEERS, torch.__version__])
     stamp = folder / "installed"
@@ -95,7 +98,7 @@ def our_sweep(source: str, positive: str, trials: list[tuple[float, int]], batch
 
 def their_sweep(who: str, split: Path, trials: list[tuple[float, int]], batch_size: int) -> Sweep:
     """Run the trials with another trainer, each trial on its own, on folders of images."""
-    python = sys.executable if who == "study" else peers_python()
+    python = sys.executable if who == "study" else peers_python(who)
     command = [str(python), str(ROOT / "scripts" / "trainers.py"), who, str(split), "--batch-size", str(batch_size)]
     # What scripts/bench.py sets for this program is not what others have.
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}

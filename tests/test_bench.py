@@ -1,0 +1,31 @@
+"""The benchmark for machines with a GPU, run with tiny sizes on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from support import ROOT
+
+
+def test_benchmark_of_a_gpu_runs_to_its_end_and_says_what_it_skipped(tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/bench.py", "gpu", "--dry", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False,
+                          env={**os.environ, "TRIALGRID_DEVICE": "cpu"})
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "out" / "gpu.md").read_text()
+    assert table in done.stdout and "Skipped: grid of timm: it is not installed." in table
+    assert "Skipped: tests/training/test_gpu.py: " in table
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    figures = {line["what"]: line["value"] for line in lines if line["table"] == "gpu"}
+    assert all(value > 0 for value in figures.values())
+    assert {"steps, batch 4: images/s", "steps, batch 4, torch renders: images/s", "grid: times the study's loop",
+            "epoch: times study", "2 workers: images/s of all"} <= figures.keys()
+    assert sum(line["table"] == "start" for line in lines) == 2
+
+
+def test_benchmark_of_a_gpu_needs_one(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "scripts/bench.py", "gpu", str(tmp_path)], cwd=ROOT, text=True,
+                          capture_output=True, check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 2 and "there is no GPU here; --dry runs everything on the CPU" in done.stderr
