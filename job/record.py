@@ -37,7 +37,7 @@ class Row:
     """The outcome of one trial. `settings` are the Trial's fields; a figure that does not exist is None.
 
     Medians are over epochs, as in the studies. For two classes, precision, recall, F1 and false negatives describe
-    the positive class; for more, they are means over the classes, and false negatives count every error.
+    the positive class; for more, they are means over the classes, and errors are counted instead of false negatives.
     Test figures belong to the best epoch's weights; those of last_test_* belong to the last epoch's. Figures that end
     in _at_threshold use the threshold that reached the wanted recall on validation; the others use 0.5.
     `trained_by` names the longer trial of the trajectory that wrote this row, if the trial was not trained alone; the
@@ -69,11 +69,13 @@ class Row:
     test_recall: float | None = None
     test_f1: float | None = None
     test_false_negatives: int | None = None
+    test_errors: int | None = None
     test_confusion: list[list[int]] | None = None
     test_roc_auc: float | None = None
     test_average_precision: float | None = None
     last_test_acc: float | None = None
     last_test_false_negatives: int | None = None
+    last_test_errors: int | None = None
     threshold: float | None = None
     threshold_margin: float | None = None
     val_recall_at_threshold: float | None = None
@@ -148,8 +150,19 @@ def row_of(flat: Any) -> Row:
     names = {spec.name for spec in fields(Row) if spec.name != "settings"}
     if not isinstance(flat, dict) or not {"trial", "status"} <= flat.keys():
         raise ValueError("not a trial's row: 'trial' or 'status' is missing")
+    flat = with_current_names(flat)
     settings = {key: value for key, value in flat.items() if key not in names}
     return Row(settings=settings, **{key: value for key, value in flat.items() if key in names})
+
+
+def with_current_names(flat: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of an earlier version under today's names: it called the errors of many classes false negatives."""
+    classes = flat.get("classes")
+    if not isinstance(classes, list) or len(classes) <= 2:
+        return flat
+    errors = {name.replace("false_negatives", "errors"): flat[name]
+              for name in ("test_false_negatives", "last_test_false_negatives") if flat.get(name) is not None}
+    return {**flat, **{name.replace("errors", "false_negatives"): None for name in errors}, **errors}
 
 
 def epochs_to_csv(epochs: Iterable[Epoch]) -> str:

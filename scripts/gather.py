@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["pandas>=2.3", "boto3>=1.40", "xlsxwriter>=3.2", "rich>=14"]
+# dependencies = ["pandas>=2.3", "boto3>=1.40", "xlsxwriter>=3.2", "jinja2>=3.1", "pillow>=11",
+#   "rich>=14"]
 # ///
 """Merge a sweep's rows into its summary workbook, as `job gather SWEEP` does.
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from job.errors import JobError, MissingInput
 from job.folder.layout import WORKBOOK
 from job.folder.storage import Folder, open_folder
-from job.results.compare import as_trial
+from job.results.next_grid import as_trial
 from job.results.summary import Summary, collect, natural
 from job.results.terminal import print_gathered
 from job.trial import trajectories
@@ -75,7 +75,8 @@ def curves_of(summary: Summary) -> list[Curve]:
         if points:
             plural = "s" * (line["epochs"] != 1)
             found.append(Curve(name, f"lr {line['lr']:g}, {line['epochs']} epoch{plural}", points,
-                               float(line["best_val_acc"]), colours[name] % len(LIGHT), line["rank"] == 1))
+                               float(line["best_val_acc"]), colours[name] % len(LIGHT),
+                               name == summary.recommendation.trial))
     return found
 
 

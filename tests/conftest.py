@@ -15,7 +15,7 @@ from job.folder.local import LocalFolder
 from job.folder.storage import Folder, open_folder
 from job.trial import Trial
 from server import make_bucket, start_s3
-from support import KEYS, S3, draw, environment, job, leave_row, make_epochs, row
+from support import KEYS, S3, draw, environment, job, leave_predictions, leave_row, make_epochs, row
 
 if TYPE_CHECKING:
     from job.data.batches import Batches
@@ -82,12 +82,16 @@ def spare_sweep(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def three_rows(tmp_path: Path) -> LocalFolder:
-    """A sweep of four trials that nobody trained; three have rows, and the second is the best."""
+    """A sweep of four trials that nobody trained; three have rows, and the second is the best and recommended."""
     folder = LocalFolder(str(tmp_path / "sweep"))
     trials = [Trial(trial=str(n), lr=lr, epochs=n + 2) for n, lr in enumerate((1.0, 0.1, 0.01, 0.001), 1)]
     folder.write("grid.csv", format_grid(trials).encode())
     for trial, level in zip(trials[:3], (0.9, 0.2, 0.5), strict=True):
-        leave_row(folder, trial, make_epochs(trial.epochs, level), test_acc=0.5, test_confusion=[[3, 1], [2, 4]])
+        leave_row(folder, trial, make_epochs(trial.epochs, level), num_val=300, num_test=10,
+                  test_acc=0.7, test_confusion=[[4, 1], [2, 3]])
+        # As many wrong as the last epoch's accuracy says.
+        wrong = range(round(300 * level / trial.epochs / 1.5))
+        leave_predictions(folder, trial.trial, wrong, 300, wrong_on_test=(0, 1, 3), num_test=10)
     return folder
 
 

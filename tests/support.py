@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,11 +116,25 @@ def make_epochs(count: int, level: float) -> list[Epoch]:
 def leave_row(sweep: Folder, trial: Trial, epochs: list[Epoch], pack: str = "p", **more: Any) -> Row:
     """Write the row and the epochs of a trial that nobody trained."""
     best = max(epochs, key=lambda epoch: epoch.val_acc) if epochs else None
-    facts = {"settings": asdict(trial), "status": "done", "pack_hash": pack, **summarise(epochs, best), **more}
+    facts = {"settings": asdict(trial), "status": "done", "pack_hash": pack, "classes": ["no", "yes"],
+             **summarise(epochs, best), **more}
     found = Row(**facts)
     sweep.write(trial_file(trial.trial, "epochs.csv"), epochs_to_csv(epochs).encode())
     sweep.write(trial_file(trial.trial, "row.json"), row_to_json(found).encode())
     return found
+
+
+def leave_predictions(sweep: Folder, trial: str, wrong: Iterable[int] = (), count: int = 100,
+                      wrong_on_test: Iterable[int] = (), num_test: int = 0) -> None:
+    """Write a trial's predictions: every other image shows `yes`, the rest `no`; which are wrong is given by number."""
+    lines = ["split,image,label,predicted,correct,p_no,p_yes"]
+    for split, number, missed in (("val", count, set(wrong)), ("test", num_test, set(wrong_on_test))):
+        for i in range(number):
+            label, other = ("no", "yes") if i % 2 == 0 else ("yes", "no")
+            predicted, sure = other if i in missed else label, round(0.6 + 0.3 * i / number, 6)
+            shares = f"{sure},{round(1 - sure, 6)}" if predicted == "no" else f"{round(1 - sure, 6)},{sure}"
+            lines.append(f"{split},{split}{i}.jpg,{label},{predicted},{i not in missed},{shares}")
+    sweep.write(trial_file(trial, "predictions.csv"), ("\n".join(lines) + "\n").encode())
 
 
 def draw(path: Path, label: str, number: int, size: tuple[int, int] = (60, 48)) -> None:

@@ -18,7 +18,7 @@ from job.data.table import Packed
 from job.errors import JobError
 from job.folder.grid import parse_grid
 from job.record import FIGURES, Epoch, Row
-from job.results.compare import mcnemar
+from job.results.exact import mcnemar, mcnemar_better, share
 from job.trial import Trial
 from pages import COMMANDS, NAMES, anchors, blocks, commands_in, in_code, modules_drawn, prose, section, table_under
 from pages import text_of as text
@@ -148,8 +148,8 @@ def test_a_trained_sweep_has_the_listed_files_and_the_python_example_reads_it(
     absent = {name for name in listed if not any(name in names for names in found.values())}
     assert absent == {"trials/NAME/failed-1.json", "next-grid.csv", "summary-edited-*.xlsx"}
     header = [*pd.read_csv(sweep / "trials" / "8" / "predictions.csv").columns]
-    assert header == [*in_code(section(FOLDER, "predictions.csv"))[:4], "p bar", "p disc"]
-    code = next(block for kind, block in blocks(FOLDER) if kind == "python")
+    assert header == [*in_code(section(FOLDER, "predictions.csv"))[:5], "p_bar", "p_disc"]
+    code = "\n".join(block for kind, block in blocks(FOLDER) if kind == "python")
     done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; assert 'torch' not in sys.modules"],
                           capture_output=True, text=True, check=False, cwd=tmp_path,
                           env=environment(PYTHONPATH=str(ROOT)))
@@ -171,6 +171,12 @@ def test_figures_of_the_examples_are_right() -> None:
     example = section("docs/choosing.md", "Is it better than the others?")
     for first, second, p in ((7, 3, "0.34"), (9, 1, "0.02"), (5, 0, "0.06")):
         assert f"{mcnemar(first, second):.2f}" == p and re.search(rf"p = {p}\b", example)
+    example = section("docs/choosing.md", "Is it better than nothing?")
+    for first, second, p in ((8, 1, "0.02"), (4, 0, "0.06")):
+        assert f"{mcnemar_better(first, second):.2f}" == p and f"{first} to {second} gives p = {p}" in example
+    example = section("docs/choosing.md", "The recommendation").replace("\n> ", " ")
+    assert all(str(share(*counts)) in example for counts in ((43, 45), (23, 25)))
+    assert share(34, 45).count in example and share(19, 25).count in example
 
 
 def test_figures_of_the_first_study_are_the_published_ones() -> None:

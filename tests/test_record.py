@@ -33,6 +33,17 @@ def test_row_survives_json_and_is_flat() -> None:
     assert (row.median_train_loss, row.best_epoch, row.last_val_loss, row.seconds) == (1 / 5, 3, 0.5, 5 * 1.75)
 
 
+def test_errors_that_older_rows_of_many_classes_call_false_negatives_have_their_own_name() -> None:
+    old = {"trial": "1", "status": "done", "classes": ["a", "b", "c"], "test_false_negatives": 7,
+           "last_test_false_negatives": 0}
+    found = row_of(old)
+    assert (found.test_errors, found.last_test_errors) == (7, 0)
+    assert found.test_false_negatives is None and found.last_test_false_negatives is None
+    assert row_of(json.loads(row_to_json(found))) == found
+    two = row_of({**old, "classes": ["a", "b"]})
+    assert (two.test_false_negatives, two.test_errors) == (7, None)
+
+
 def test_summary_of_a_diverged_trial_leaves_out_what_is_not_finite() -> None:
     epochs = [*make_epochs()[:2], Epoch(epoch=3, train_loss=math.nan, train_acc=0.5, val_loss=math.inf, val_acc=0.5)]
     found = summarise(epochs, epochs[1])

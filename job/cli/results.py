@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from job.cli.options import AsJson, Sweep, command, say
+from job.cli.options import AsJson, Sweep, command, note, say
 from job.errors import BadData
 
 app = typer.Typer()
@@ -39,17 +39,19 @@ def gather(sweep: Sweep, watch: Annotated[bool, typer.Option(
 @command(app)
 def predict(sweep: Sweep, images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Paths or URIs.",
                                                                        show_default=False)],
-            trial: Annotated[str, typer.Option(help="Use the best weights of this trial, not those of the best trial.",
+            trial: Annotated[str, typer.Option(help="Use the best weights of this trial, not of the recommended one.",
                                                show_default=False)] = "") -> None:
-    """Classify images with the best trial's best weights.
+    """Classify images with the best weights of the recommended trial.
 
-    Prints class and confidence, one line per image.
+    Prints class and confidence, one line per image. Where no trial is recommended, it says why, and needs --trial.
     """
     from job.folder.storage import open_folder
     from job.results.predict import load_predictor
     from job.results.terminal import print_predictions
 
     predictor = load_predictor(open_folder(sweep), trial)
+    for sentence in predictor.why:
+        note(sentence)
     print_predictions(predictor, predictor.predict(images))
 
 

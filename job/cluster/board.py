@@ -4,12 +4,13 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from job.errors import BadConfig, JobError
-from job.folder.layout import check_sweep
+from job.folder.grid import begun_trial, read_grid
+from job.folder.layout import GRID, check_sweep
 from job.folder.storage import Folder
 from job.trial import NAME_PATTERN
 
@@ -19,17 +20,20 @@ MIRROR_SECONDS = 5.0
 THREADS = 16
 
 
-def mirror(sweep: Folder, target: Path) -> int:
+def mirror(sweep: Folder, target: Path, runs: dict[str, str]) -> int:
     """Copy new event files into `target`, one folder per trial, remove deleted ones, and return the number copied.
 
     An event file never changes under its name, so comparing names is enough. Names that would lead out of `target` are
-    passed over. Raises JobError if the storage fails.
+    passed over. runs: trial -> the name of its run, kept from call to call, because TensorBoard takes a renamed folder
+    for a new run. Raises JobError if the storage fails.
     """
-    wanted = {}
+    found: dict[str, list[str]] = {}
     for name in sweep.names("trials/"):
         parts = name.split("/")
         if len(parts) == 4 and parts[2] == "events" and NAME_PATTERN.fullmatch(parts[1]) and EVENTS.fullmatch(parts[3]):
-            wanted[target / parts[1] / parts[3]] = name
+            found.setdefault(parts[1], []).append(name)
+    name_runs(sweep, [trial for trial in found if trial not in runs], runs)
+    wanted = {target / runs[trial] / name.rpartition("/")[2]: name for trial, names in found.items() for name in names}
     have = {path for path in target.rglob("*") if path.is_file()}
     for path in have - wanted.keys():
         path.unlink()
@@ -45,6 +49,27 @@ def mirror(sweep: Folder, target: Path) -> int:
         return len(list(pool.map(fetch, sorted(wanted.keys() - have))))
 
 
+def name_runs(sweep: Folder, new: Sequence[str], runs: dict[str, str]) -> None:
+    """Add to `runs` what TensorBoard calls these trials: `8 lr 0.003 epochs 12`, or `8` if nothing tells its settings.
+
+    The name is made of numbers and of a trial's name that matches the pattern, so it is a plain folder name.
+    """
+    if not new:
+        return
+    try:
+        grid = {trial.trial: trial for trial in read_grid(sweep)} if sweep.exists(GRID) else {}
+    except BadConfig:
+        # A damaged grid keeps nobody from seeing the curves.
+        grid = {}
+
+    def run_name(name: str) -> str:
+        trial = grid.get(name) or begun_trial(sweep, name)
+        return f"{name} lr {trial.lr:g} epochs {trial.epochs}" if trial else name
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        runs.update(zip(new, pool.map(run_name, new), strict=True))
+
+
 def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> None:
     """Mirror and serve until the process is stopped.
 
@@ -56,7 +81,8 @@ def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> No
     refuse_address(host, port)
     with tempfile.TemporaryDirectory(prefix="trialgrid-board-") as folder:
         target = Path(folder)
-        said = update(sweep, target, say, "")
+        runs: dict[str, str] = {}
+        said = update(sweep, target, runs, say, "")
         board = program.TensorBoard(default.get_plugins())
         board.configure(["tensorboard", f"--logdir={target}", f"--host={host}", f"--port={port}",
                          f"--reload_interval={MIRROR_SECONDS:g}", "--load_fast=false", f"--window_title={sweep.uri}"])
@@ -67,7 +93,7 @@ def serve(sweep: Folder, host: str, port: int, say: Callable[[str], None]) -> No
         say(f"TensorBoard of {sweep.uri} at {url} (Ctrl-C stops it)")
         while True:
             time.sleep(MIRROR_SECONDS)
-            said = update(sweep, target, say, said)
+            said = update(sweep, target, runs, say, said)
 
 
 def refuse_address(host: str, port: int) -> None:
@@ -88,10 +114,10 @@ def refuse_address(host: str, port: int) -> None:
                             "of this machine") from None
 
 
-def update(sweep: Folder, target: Path, say: Callable[[str], None], said: str) -> str:
+def update(sweep: Folder, target: Path, runs: dict[str, str], say: Callable[[str], None], said: str) -> str:
     """Mirror once; return what keeps it from working, or '', and `say` it unless it is what was said before."""
     try:
-        if not mirror(sweep, target) and not any(target.iterdir()):
+        if not mirror(sweep, target, runs) and not any(target.iterdir()):
             check_sweep(sweep)
     except JobError as error:
         if str(error) != said:

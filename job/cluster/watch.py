@@ -90,7 +90,7 @@ def render(found: SweepStatus, pack: str, width: int) -> RenderableType:
     counts = Counter("within a longer trial" if item.state.startswith("with ") else item.state for item in found)
     texts.append(", ".join(f"{count} {state}" for state, count in counts.items()))
     if any(item.is_best for item in found):
-        texts[-1] += "; * the best trial so far, @ the best epoch"
+        texts[-1] += "; * ranked first so far, @ its best epoch"
     return Group(table, *(Text(lines_for_terminal(text)) for text in texts))
 
 

@@ -8,82 +8,28 @@ concurrent builders never disturb each other; the first passport written makes i
 import collections
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import PIL
 
 from job.data.names import Labelled
-from job.data.passport import check_passport
+from job.data.passport import Passport, read_passport
 from job.data.shards import make_shards
 from job.data.source import SPLITS, Source
 from job.data.split import assign_splits
 from job.data.table import write_table
-from job.errors import BadConfig, BadData
-from job.folder.layout import PACK, PASSPORT, digest, read_json
-from job.folder.storage import Folder, join
-from job.folder.untrusted import MOST_PASSPORT_BYTES, check_types
+from job.errors import BadData
+from job.folder.layout import PACK, PASSPORT, digest
+from job.folder.storage import Folder
 from job.trial import ImageOptions
+
+# The passport is named from here, too: a pack is what it describes.
+__all__ = ["Passport", "build_pack", "read_passport"]
 
 RARE_SHARE = 0.1
 # The hash covers the table with the header of version 0.1, so the same images have the same hash in every version.
 HASHED_HEADER = b"picture,label,split,height,width,shard,sha256\n"
-
-
-@dataclass(frozen=True)
-class Passport:
-    """What a pack is made of. `positive`: of two classes, the one whose recall and false negatives are reported.
-
-    counts: split -> class -> number of images. duplicates: groups of byte-identical images. left_out: training images
-    that are also in a given val/ or test/. conflicts: groups of byte-identical images with different labels.
-    """
-
-    pack_hash: str
-    source: str
-    options: dict[str, object]
-    classes: list[str]
-    positive: str
-    num_images: int
-    counts: dict[str, dict[str, int]]
-    rejected: list[dict[str, str]]
-    duplicates: list[list[str]]
-    left_out: list[str]
-    conflicts: list[list[str]]
-    warnings: list[str]
-    table: dict[str, str]
-    shards: list[dict[str, object]]
-    versions: dict[str, str]
-
-
-def read_passport(folder: Folder) -> Passport | None:
-    """Return the pack's passport, or None while there is no complete pack; raises BadConfig if it is damaged."""
-    found = read_json(folder, PASSPORT, MOST_PASSPORT_BYTES)
-    if found is None:
-        return None
-    found = with_current_keys(found)
-    try:
-        if missing := [spec.name for spec in fields(Passport) if spec.name not in found]:
-            raise ValueError(f"{', '.join(missing)} missing")
-        check_types(Passport, found)
-        check_passport(found)
-    except ValueError as error:
-        raise BadConfig(f"{join(folder.uri, PASSPORT)}: damaged, {error}; delete it to make the pack again") from None
-    return Passport(**{spec.name: found[spec.name] for spec in fields(Passport)})
-
-
-def with_current_keys(passport: dict[str, Any]) -> dict[str, Any]:
-    """Return a passport whose keys say "image" where version 0.1 wrote "picture"."""
-
-    def renamed(value: Any) -> Any:
-        if isinstance(value, list):
-            return [renamed(item) for item in value]
-        if isinstance(value, dict):
-            return {key.replace("picture", "image"): item for key, item in value.items()}
-        return value
-
-    return {key.replace("picture", "image"): renamed(item) if key in ("rejected", "shards") else item
-            for key, item in passport.items()}
 
 
 def build_pack(source: Source, folder: Folder, options: ImageOptions, progress: Callable[[int, int], None]) -> Passport:

@@ -1,16 +1,75 @@
-"""A passport as it was read, checked: its files have plain names, and its numbers agree with each other."""
+"""The passport of a pack, read and checked: its files have plain names, and its numbers agree with each other."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from job.data.source import SPLITS
-from job.folder.untrusted import SHA256, brief, check_types, fits, in_range, plain_name
+from job.errors import BadConfig
+from job.folder.layout import PASSPORT, read_json
+from job.folder.storage import Folder, join
+from job.folder.untrusted import MOST_PASSPORT_BYTES, SHA256, brief, check_types, fits, in_range, plain_name
 from job.trial import ImageOptions
 
 # Version 0.1 called the table pictures-*.csv.
 TABLE_NAME = re.compile(r"(?:images|pictures)-([0-9a-f]{16})\.csv")
 SHARD_NAME = re.compile(r"pixels-[0-9]{5,9}-([0-9a-f]{16})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Passport:
+    """What a pack is made of. `positive`: of two classes, the one whose recall and false negatives are reported.
+
+    counts: split -> class -> number of images. duplicates: groups of byte-identical images. left_out: training images
+    that are also in a given val/ or test/. conflicts: groups of byte-identical images with different labels.
+    """
+
+    pack_hash: str
+    source: str
+    options: dict[str, object]
+    classes: list[str]
+    positive: str
+    num_images: int
+    counts: dict[str, dict[str, int]]
+    rejected: list[dict[str, str]]
+    duplicates: list[list[str]]
+    left_out: list[str]
+    conflicts: list[list[str]]
+    warnings: list[str]
+    table: dict[str, str]
+    shards: list[dict[str, object]]
+    versions: dict[str, str]
+
+
+def read_passport(folder: Folder) -> Passport | None:
+    """Return the pack's passport, or None while there is no complete pack; raises BadConfig if it is damaged."""
+    found = read_json(folder, PASSPORT, MOST_PASSPORT_BYTES)
+    if found is None:
+        return None
+    found = with_current_keys(found)
+    try:
+        if missing := [spec.name for spec in fields(Passport) if spec.name not in found]:
+            raise ValueError(f"{', '.join(missing)} missing")
+        check_types(Passport, found)
+        check_passport(found)
+    except ValueError as error:
+        raise BadConfig(f"{join(folder.uri, PASSPORT)}: damaged, {error}; delete it to make the pack again") from None
+    return Passport(**{spec.name: found[spec.name] for spec in fields(Passport)})
+
+
+def with_current_keys(passport: dict[str, Any]) -> dict[str, Any]:
+    """Return a passport whose keys say "image" where version 0.1 wrote "picture"."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [renamed(item) for item in value]
+        if isinstance(value, dict):
+            return {key.replace("picture", "image"): item for key, item in value.items()}
+        return value
+
+    return {key.replace("picture", "image"): renamed(item) if key in ("rejected", "shards") else item
+            for key, item in passport.items()}
 
 
 def check_passport(found: Mapping[str, Any]) -> None:

@@ -37,6 +37,11 @@ def for_workbook(text: str) -> str:
     return shown if len(shown) <= MOST_CELL else f"{shown[:MOST_CELL]}..."
 
 
+def for_page(text: str) -> str:
+    """Return a text for a web page, whose template escapes its markup: escaped as on a terminal."""
+    return lines_for_terminal(text)
+
+
 def for_csv(text: str) -> str:
     """Return a text as a cell of a CSV that a spreadsheet does not take for a formula; `from_csv` gives it back.
 

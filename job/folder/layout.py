@@ -30,6 +30,8 @@ PASSPORT = "pack/passport.json"
 NEXT_GRID = "next-grid.csv"
 WORKBOOK = "summary.xlsx"
 SUMMARY = "summary.json"
+TABLE = "summary.csv"
+REPORT = "summary.html"
 
 Parsed = TypeVar("Parsed")
 

@@ -126,6 +126,11 @@ class LocalFolder:
         with local_errors(self.path / name):
             shutil.copyfile(self.path / name, path)
 
+    def read_part(self, name: str, start: int, num_bytes: int) -> bytes:
+        with local_errors(self.path / name), (self.path / name).open("rb") as file:
+            file.seek(start)
+            return file.read(num_bytes)
+
 
 def twice(put: Callable[[], Answer]) -> Answer:
     """Return what `put` returns; a temporary file that vanished, because this process was frozen, is written again."""

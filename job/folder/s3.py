@@ -71,6 +71,14 @@ class S3Folder:
 
         self._read_surely(name, receive)
 
+    def read_part(self, name: str, start: int, num_bytes: int) -> bytes:
+        def get(client: Any) -> bytes:
+            asked = f"bytes={start}-{start + num_bytes - 1}"
+            # A store that does not know ranges sends all of it: no more than the part is taken.
+            return bytes(client.get_object(**self._at(name), Range=asked)["Body"].read(num_bytes))
+
+        return ask(f"{self.uri}/{name}", get)
+
     def _read_surely(self, name: str, receive: Callable[[Any], tuple[Body, str]]) -> Body:
         """Return an object once its bytes match its MD5, or once two reads in a row give the same bytes."""
         def get(client: Any) -> tuple[Body, str, dict[str, Any]]:

@@ -52,6 +52,10 @@ class Folder(Protocol):
         """Copy an object to a local file, without holding it in memory."""
         ...
 
+    def read_part(self, name: str, start: int, num_bytes: int) -> bytes:
+        """Return these bytes of an object, fewer at its end; no hash vouches for them, so only a page shows them."""
+        ...
+
 
 def join(uri: str, name: str) -> str:
     """Return the URI of an object in a folder."""

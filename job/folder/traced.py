@@ -60,3 +60,6 @@ class TracedFolder:
 
     def fetch(self, name: str, path: Path) -> None:
         self._traced("fetch", name, lambda: self.folder.fetch(name, path))
+
+    def read_part(self, name: str, start: int, num_bytes: int) -> bytes:
+        return self._traced("read part", name, lambda: self.folder.read_part(name, start, num_bytes))

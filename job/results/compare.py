@@ -1,82 +1,91 @@
-"""Is the winner real? Paired tests against the best trial, means over seeds, and values beyond the grid's edge."""
+"""Is the winner real? Paired tests against the baseline and the best trial, and means over seeds."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import fields
 
 import pandas as pd
 
+from job.results.exact import LEVEL, holm, mcnemar, mcnemar_better
 from job.trial import Trial
 
-TEST = "McNemar's exact test, two-sided, on the same validation images"
-LEVEL = 0.05
-ALIKE_COST = 1.1
-REPEATED = ("best_val_acc", "best_val_loss", "test_acc", "last_test_acc", "test_false_negatives", "seconds")
-FACTOR_LIMITS = {"lr": (2.0, 10.0), "epochs": (1.25, 2.0)}
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the p-value of McNemar's exact test that two classifiers are equally accurate on the same images.
-
-    only_first, only_second: how many images only that classifier has right. If the two are equally accurate, each of
-    these images is a fair coin toss. The p-value is the two-sided binomial probability of a split at least as uneven
-    (McNemar 1947, exact form); 1 if they never differ.
-    """
-    num, least = only_first + only_second, min(only_first, only_second)
-    log_half = num * math.log(0.5)
-    tail = math.fsum(math.exp(math.lgamma(num + 1) - math.lgamma(k + 1) - math.lgamma(num - k + 1) + log_half)
-                     for k in range(least + 1))
-    return min(1.0, 2 * tail)
+TEST = "McNemar's exact test on the same validation images"
+REPEATED = ("best_val_acc", "best_val_loss", "test_acc", "last_test_acc", "test_false_negatives", "test_errors",
+            "seconds")
+MOST_NAMED = 10
+NOT_DISTINGUISHABLE = "not distinguishable"
 
 
 def hits(predictions: pd.DataFrame) -> pd.Series:
     """Return which validation images a trial predicts correctly: image name -> bool."""
-    return predictions["label"] == predictions["predicted"]
+    return validation(predictions)["correct"]
 
 
-def baseline_notes(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return notes on the baseline (always predict the commonest class) and on classes that are never predicted."""
-    best = next(iter(table[table["rank"] == 1]["trial"].astype(str)), "")
-    if best not in predictions:
-        return []
-    found = predictions[best]
-    commonest, count = found["label"].value_counts().index[0], found["label"].value_counts().iloc[0]
-    notes = [f"baseline: always predicting {commonest!r} gives validation accuracy {count / len(found):.4f} "
-             f"({len(found)} images)"]
-    never = sorted(set(found["label"]) - set(found["predicted"]))
-    if never:
-        notes.append(f"WARNING: the best trial, {best}, never predicts {', '.join(map(repr, never))} in validation")
-    return notes
+def validation(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions of the validation images, indexed by the image's name."""
+    return predictions[predictions["split"] == "val"].set_index("image")
+
+
+def commonest_label(predictions: pd.DataFrame) -> str:
+    """Return the commonest class of validation; if classes tie, the first by name."""
+    counts = validation(predictions)["label"].value_counts()
+    return str(min(counts[counts == counts.max()].index))
+
+
+def against_baseline(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame], commonest: str) -> pd.DataFrame:
+    """Return the table with `p_vs_baseline`, `p_vs_baseline_holm` and `beats_baseline` (None where it is not known).
+
+    The baseline always says `commonest`. The test is one-sided, because only a better trial is of use, and its p-value
+    is corrected for the number of trials, because the best of many is partly lucky.
+    """
+    table = table.assign(p_vs_baseline=float("nan"), p_vs_baseline_holm=float("nan"))
+    table["beats_baseline"] = pd.Series([None] * len(table), dtype=object)
+    indices, p_values, least = [], [], []
+    for index, line in table[table["rank"].notna()].iterrows():
+        if line["trial"] in predictions:
+            found = validation(predictions[line["trial"]])
+            only_trial, only_constant = differences(found["correct"], found["label"] == commonest)
+            indices.append(index)
+            p_values.append(mcnemar_better(only_trial, only_constant))
+            least.append(mcnemar_better(only_trial + only_constant, 0))
+    for index, p, corrected in zip(indices, p_values, holm(p_values, least), strict=True):
+        table.loc[index, ["p_vs_baseline", "p_vs_baseline_holm"]] = p, corrected
+        table.at[index, "beats_baseline"] = corrected <= LEVEL
+    return table
+
+
+def differences(first: pd.Series, second: pd.Series) -> tuple[int, int]:
+    """Return how many images only the first and only the second has right; image name -> bool, images of both."""
+    pair = pd.concat([first, second], axis=1, keys=["first", "second"], join="inner")
+    return int((pair["first"] & ~pair["second"]).sum()), int((pair["second"] & ~pair["first"]).sum())
+
+
+def recommended_line(table: pd.DataFrame) -> pd.Series | None:
+    """Return the highest ranked line that beats the baseline, or None; `table` is that of `against_baseline`."""
+    found = table[table["rank"].notna() & (table["beats_baseline"] == True)]  # noqa: E712 - None is neither.
+    return None if found.empty else found.iloc[0]
 
 
 def judge(table: pd.DataFrame, right: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """Return the ranked table with the columns `p_vs_best` and `verdict`.
+    """Return the table of `against_baseline` with the columns `p_vs_best`, `p_vs_best_holm` and `verdict`.
 
-    A verdict is best, same as best (not distinguishable from it), worse, or more accurate (if the trials are ranked by
-    another figure than accuracy). Of the best trial and those not distinguishable from it, the cheapest is preferred.
+    The best trial is the recommended one; without one there is nothing to compare with. A verdict is best, not
+    distinguishable (from it), worse, or more accurate (which a trial can be that ranks lower by another figure than
+    accuracy, or does not beat the baseline). It follows from the p-value corrected for the number of the others.
     right: trial -> `hits`. A trial without predictions has no p-value and no verdict.
     """
-    table = table.assign(p_vs_best=float("nan"), verdict="")
-    ranked = table[table["rank"].notna()]
-    if ranked.empty or ranked.iloc[0]["trial"] not in right:
+    table = table.assign(p_vs_best=float("nan"), p_vs_best_holm=float("nan"), verdict="")
+    best = recommended_line(table)
+    if best is None:
         return table
-    best = ranked.iloc[0]
-    table.loc[table["rank"] == 1, "verdict"] = "best"
-    for index, line in ranked.iloc[1:].iterrows():
-        if line["trial"] in right:
-            pair = pd.concat([right[best["trial"]], right[line["trial"]]], axis=1, keys=["best", "other"], join="inner")
-            only_best = int((pair["best"] & ~pair["other"]).sum())
-            only_other = int((pair["other"] & ~pair["best"]).sum())
-            p = mcnemar(only_best, only_other)
-            table.loc[index, "p_vs_best"] = p
-            different = "worse" if only_best > only_other else "more accurate"
-            table.loc[index, "verdict"] = "same as best" if p > LEVEL else different
-    same = table[table["verdict"].isin(["best", "same as best"])]
-    # Training times are noisy: of the trials about as cheap as the cheapest, the highest ranked is preferred.
-    cheapest = same[~(same["seconds"] > ALIKE_COST * same["seconds"].min())].index[0]
-    if len(same) > 1:
-        table.loc[cheapest, "verdict"] = f"{table.loc[cheapest, 'verdict']}, cheapest: preferred"
+    table.loc[best.name, "verdict"] = "best"
+    others = [(index, *differences(right[best["trial"]], right[line["trial"]]))
+              for index, line in table[table["rank"].notna()].drop(best.name).iterrows() if line["trial"] in right]
+    p_values = [mcnemar(only_best, only_other) for _, only_best, only_other in others]
+    least = [mcnemar(only_best + only_other, 0) for _, only_best, only_other in others]
+    for (index, only_best, only_other), p, corrected in zip(others, p_values, holm(p_values, least), strict=True):
+        different = "worse" if only_best > only_other else "more accurate"
+        table.loc[index, ["p_vs_best", "p_vs_best_holm"]] = p, corrected
+        table.loc[index, "verdict"] = NOT_DISTINGUISHABLE if corrected > LEVEL else different
     return table
 
 
@@ -84,15 +93,29 @@ def verdict_notes(table: pd.DataFrame) -> list[str]:
     """Return the verdicts in words."""
     if table["p_vs_best"].isna().all():
         return []
-    same = table[table["verdict"].str.startswith("same as best")]
+    best = table[table["verdict"] == "best"].iloc[0]["trial"]
+    others = table[table["p_vs_best"].notna()]
+    same = others[others["verdict"] == NOT_DISTINGUISHABLE]
+    how = f"{LEVEL:g} after Holm's correction for the number of trials, two-sided, {TEST}"
     if same.empty:
-        return [f"every other trial is distinguishable from the best (p at most {LEVEL:g}, {TEST})"]
-    preferred = table[table["verdict"].str.endswith("preferred")].iloc[0]
-    num_others = int((table["rank"].notna()).sum()) - 1
-    return [f"not distinguishable from the best: trials {', '.join(same['trial'])} ({len(same)} of {num_others}; "
-            f"p > {LEVEL:g}, {TEST})",
-            f"preferred: trial {preferred['trial']}, the cheapest among these and the best "
-            f"({preferred['seconds']:.1f} s of training)"]
+        return [f"every other trial is distinguishable from trial {best} (p at most {how})"]
+    return [f"not distinguishable from trial {best}: trials {named(list(same['trial']))} "
+            f"({len(same)} of {len(others)}; p > {how})"]
+
+
+def named(trials: Sequence[str]) -> str:
+    """Return the names of some trials, of many the first ones and how many more there are."""
+    more = len(trials) - MOST_NAMED
+    return ", ".join(trials) if more <= 0 else f"{', '.join(trials[:MOST_NAMED])} and {more} more"
+
+
+def never_notes(trial: str, predictions: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return a warning of the classes that a trial never predicts in validation."""
+    if trial not in predictions:
+        return []
+    found = validation(predictions[trial])
+    never = sorted(set(found["label"]) - set(found["predicted"]))
+    return [f"WARNING: trial {trial} never predicts {', '.join(map(repr, never))} in validation"] if never else []
 
 
 def repeats(table: pd.DataFrame) -> pd.DataFrame:
@@ -125,82 +148,3 @@ def repeat_notes(found: pd.DataFrame) -> list[str]:
     line = found.sort_values("mean_best_val_acc", ascending=False, kind="stable").iloc[0]
     return [f"best mean over seeds: trials {line['trials']}, validation accuracy {line['mean_best_val_acc']:.4f} "
             f"(standard deviation {line['std_best_val_acc']:.4f}); see the sheet Repeats"]
-
-
-def next_values(name: str, values: Sequence[float], best: float) -> list[float]:
-    """Return two values beyond the edge of the grid if the best value lies on that edge, else none.
-
-    A grid with a single value has no edge. The new values continue the ratio of the grid's last step on that side,
-    limited to between 2 and 10 for lr, and between 1.25 and 2 for epochs.
-    """
-    ordered = sorted(set(values))
-    if len(ordered) < 2 or best not in (ordered[0], ordered[-1]):
-        return []
-    high = best == ordered[-1]
-    ratio = ordered[-1] / ordered[-2] if high else ordered[1] / ordered[0]
-    low_limit, high_limit = FACTOR_LIMITS[name]
-    factor = min(max(ratio, low_limit), high_limit) ** (1 if high else -1)
-    found = [best * factor, best * factor**2]
-    if name == "epochs":
-        return [float(value) for value in dict.fromkeys(max(1, round(value)) for value in found) if value != best]
-    return [float(f"{value:.3g}") for value in found]
-
-
-def next_grid(table: pd.DataFrame, grid: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
-    """Return the trials to try next and the reasons, if the best lr or epochs lies on the edge of the grid.
-
-    The edge is taken over all trials (done, failed, diverged or not yet trained) that differ from the best only in lr,
-    epochs, warmup and seed. Fewer epochs are suggested only under the schedule cosine: under the others they are the
-    beginning of the same run. More epochs are suggested only if early stopping did not end the best trial.
-    """
-    ranked = table[table["rank"].notna()]
-    if ranked.empty:
-        return [], []
-    best = as_trial(ranked.iloc[0])
-    known = [*grid, *(as_trial(line) for _, line in table.iterrows())]
-    same = {name: getattr(best, name) for name in ("trial", "lr", "epochs", "seed", "warmup")}
-    alike = [trial for trial in known if replace(trial, **same) == best]
-    used = {trial.trial for trial in known}
-    trials: list[Trial] = []
-    notes = []
-    for name in ("lr", "epochs"):
-        values, value = [float(getattr(trial, name)) for trial in alike], float(getattr(best, name))
-        largest = value == max(values)
-        stopped_early = ranked.iloc[0]["epochs_run"] < best.epochs
-        if name == "epochs" and (stopped_early if largest else best.schedule != "cosine"):
-            continue
-        found = [new for v in next_values(name, values, value) if (new := changed(best, name, v, used))]
-        if found:
-            extreme, values_next = "largest" if largest else "smallest", (getattr(trial, name) for trial in found)
-            notes.append(f"the best trial has the {extreme} {name} of the grid, {value:g}: try "
-                         f"{' and '.join(format(new, 'g') for new in values_next)} next")
-            trials += found
-    return trials, notes
-
-
-def changed(best: Trial, name: str, value: float, used: set[str]) -> Trial | None:
-    """Return the best trial with another value and a new name, or None if the field does not allow that value."""
-    try:
-        return replace(best, **{"trial": new_name(used, best.trial), name: type(getattr(best, name))(value)})
-    except ValueError:
-        return None
-
-
-def as_trial(line: pd.Series) -> Trial:
-    """Return the Trial of a line of the table."""
-    values: dict[str, Any] = {}
-    for spec in fields(Trial):
-        if spec.name in line and pd.notna(line[spec.name]):
-            kind: Any = type(spec.default)
-            values[spec.name] = kind(line[spec.name])
-    return Trial(**values)
-
-
-def new_name(used: set[str], best: str) -> str:
-    """Return an unused trial name, the next number if all names are numbers, and add it to `used`."""
-    if all(name.isdecimal() for name in used):
-        name = str(max(map(int, used)) + 1)
-    else:
-        name = next(f"{best[:34]}-n{k}" for k in range(1, len(used) + 2) if f"{best[:34]}-n{k}" not in used)
-    used.add(name)
-    return name

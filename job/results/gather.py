@@ -1,4 +1,4 @@
-"""Rows -> one ranked table -> the summary workbook; needs no torch."""
+"""Rows -> one ranked table and one recommendation -> workbook, summary.json and summary.csv; needs no torch."""
 
 import json
 import time
@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from job.errors import MissingInput, TryAgain
 from job.folder.escape import lines_for_terminal
 from job.folder.grid import format_grid
-from job.folder.layout import NEXT_GRID, SUMMARY, WORKBOOK, digest, trials_with
+from job.folder.layout import NEXT_GRID, REPORT, SUMMARY, TABLE, WORKBOOK, digest, trials_with
 from job.folder.storage import Folder
 from job.results.intact import Damage, intact_row
+from job.results.report import page_bytes
 from job.results.summary import Summary, collect
+from job.results.table_csv import table_csv
 from job.results.waiting import Idle, expected_trials
 from job.results.workbook import workbook_bytes
 
@@ -21,14 +23,16 @@ SEAL = "trialgrid "
 def gather(sweep: Folder) -> tuple[Summary, str, str]:
     """Merge the rows into summary.xlsx; return the summary, the workbook's name and the name of a kept older one or ''.
 
-    Also writes summary.json and, if there are trials to try next, next-grid.csv. A workbook that was edited since it
-    was written is kept under another name. Raises MissingInput if no trial has a row.
+    Also writes summary.html, summary.json, summary.csv and, if there are trials to try next, next-grid.csv. A workbook
+    that was edited since it was written is kept under another name. Raises MissingInput if no trial has a row.
     """
     summary = collect(sweep)
     kept = keep_edited(sweep)
-    data = seal(workbook_bytes(summary.table, summary.epochs, summary.repeats, summary.monitor, summary.notes()))
+    data = seal(workbook_bytes(summary))
     sweep.write(SUMMARY, (json.dumps(summary.about(), indent=1) + "\n").encode())
+    sweep.write(TABLE, table_csv(summary.table))
     sweep.write(WORKBOOK, data)
+    sweep.write(REPORT, page_bytes(summary, sweep))
     if summary.next_trials:
         sweep.write(NEXT_GRID, format_grid(summary.next_trials).encode())
     else:

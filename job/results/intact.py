@@ -11,7 +11,7 @@ from job.folder.grid import trial_of
 from job.folder.layout import epochs_file, read_epochs, read_parsed, read_row, trial_file
 from job.folder.storage import Folder, join
 from job.record import Epoch, Row
-from job.results.predictions import validation_predictions
+from job.results.predictions import checked_predictions
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ def intact_row(sweep: Folder, trial: str) -> Row | Damage | None:
 
 
 def read_predictions(sweep: Folder, trials: Trials, pack_hash: str) -> None:
-    """Add the predictions on the validation images of this pack; a trial whose file is damaged is left out."""
+    """Add the predictions on the images of this pack; a trial whose file is damaged is left out."""
     for name, row in list(trials.rows.items()):
         if row.status == "failed" or row.pack_hash != pack_hash:
             continue
         file = trial_file(name, "predictions.csv")
-        parse = functools.partial(validation_predictions, classes=row.classes)
+        parse = functools.partial(checked_predictions, classes=row.classes)
         try:
             trials.predictions[name] = read_parsed(sweep, file, parse)
         except MissingInput:

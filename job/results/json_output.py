@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from job.folder.layout import REPORT
 from job.folder.storage import Folder, join
 from job.record import finite
 from job.results.intact import Damage, refuse_damaged
@@ -26,10 +27,10 @@ def print_json(command: str, sweep: Folder, found: Mapping[str, Any], indent: in
 
 
 def summary_json(sweep: Folder, summary: Summary, workbook: str, kept: str) -> dict[str, Any]:
-    """Return the keys of summary.json, the workbook's path, and one object per trial, best first."""
+    """Return the keys of summary.json, the paths of page and workbook, and one object per trial, best first."""
     trials = [{"state": line["status"], **{str(name): plain(value) for name, value in line.items()}}
               for _, line in summary.table.iterrows()]
-    return {**summary.about(), "workbook": join(sweep.uri, workbook),
+    return {**summary.about(), "page": join(sweep.uri, REPORT), "workbook": join(sweep.uri, workbook),
             "edited_workbook": join(sweep.uri, kept) if kept else None, "trials": trials}
 
 

@@ -1,4 +1,4 @@
-"""Images -> class and confidence, by the best weights of a sweep's best trial."""
+"""Images -> class and confidence, by the best weights of the trial that a sweep recommends."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -44,6 +44,8 @@ class Predictor:
     threshold: float | None = None
     threshold_margin: float | None = None
     val_recall: float | None = None
+    # Why this trial: the recommendation's sentences, none where the user named it.
+    why: Sequence[str] = ()
     # The files because of which trials were left out of the choice.
     damaged: Sequence[Damage] = ()
 
@@ -77,15 +79,20 @@ class Predictor:
 
 
 def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
-    """Return the predictor of a trial, by default of the best one; raises MissingInput if it has no weights."""
+    """Return the predictor of a trial, by default of the recommended one.
+
+    Raises MissingInput if no trial is recommended, with the reason, and if the trial has no weights.
+    """
     damaged: list[Damage] = []
+    why: list[str] = []
     if not trial:
         found = collect(sweep)
-        damaged = found.damaged
-        if found.best is None:
-            raise MissingInput(f"{sweep.uri}: no trial has finished with usable weights; see the states of the trials: "
-                               f"job status {shlex.quote(sweep.uri)}")
-        trial = str(found.best["trial"])
+        damaged, trial, why = found.damaged, found.recommendation.trial, found.recommendation.sentences
+        if not trial:
+            hint = ("`--trial NAME` classifies by a trial of your choice all the same"
+                    if found.table["rank"].notna().any() else
+                    f"see the states of the trials: job status {shlex.quote(sweep.uri)}")
+            raise MissingInput(f"{sweep.uri}: {' '.join(why)} Nothing is classified; {hint}")
     name = trial_file(trial, "best.safetensors")
     try:
         data = sweep.read(name)
@@ -100,7 +107,7 @@ def load_predictor(sweep: Folder, trial: str = "") -> Predictor:
     machine = choose_machine(about.precision)
     model = build_model(about.trial, len(about.classes), weights, machine).eval()
     return Predictor(trial, model, machine, about.classes, about.trial.image_size, about.short_side, about.threshold,
-                     about.threshold_margin, about.val_recall, damaged)
+                     about.threshold_margin, about.val_recall, why, damaged)
 
 
 def check_weights(weights: dict[str, torch.Tensor], about: About, where: str) -> None:

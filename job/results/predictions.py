@@ -1,4 +1,4 @@
-"""A trial's predictions.csv as a table, checked against its row."""
+"""A trial's predictions.csv as a table, checked against its row; those of earlier versions too."""
 
 import csv
 import io
@@ -9,21 +9,25 @@ import pandas as pd
 from job.folder.escape import from_csv
 
 TEXTS = ("image", "label", "predicted")
+# The header of a class's probability; earlier versions wrote a blank instead of the underscore.
+PROBABILITY, OLD_PROBABILITY = "p_", "p "
+# Of more classes a summary keeps the probability of the predicted class alone: 200 trials share the memory.
+MOST_PROBABILITIES = 10
 
 
 def predictions_table(data: bytes) -> pd.DataFrame:
     """Return a trial's predictions.csv as a table: one line per image of the validation and test splits.
 
-    Raises ValueError for a file that is not such a table.
+    Columns: split, image, label, predicted, correct (bool), and the probability of each class in p_CLASS. Raises
+    ValueError for a file that is not such a table.
     """
-    names = dict.fromkeys((*TEXTS, "picture", "split"), str)
+    names = dict.fromkeys((*TEXTS, "picture", "split", "correct"), str)
     check_header(data)
-    # Version 0.1 called the column picture.
     table = pd.read_csv(io.BytesIO(data), dtype=names, keep_default_na=False)
     # Where lines have more values than the header has names, pandas makes the first ones an index.
     if not isinstance(table.index, pd.RangeIndex):
         raise ValueError("the lines have more values than the header has columns")
-    table = table.rename(columns={"picture": "image"})
+    table = with_current_names(table)
     if missing := [name for name in ("split", *TEXTS) if name not in table]:
         raise ValueError(f"no column {', '.join(missing)}")
     for name in TEXTS:
@@ -31,9 +35,28 @@ def predictions_table(data: bytes) -> pd.DataFrame:
             table[name] = table[name].map(from_csv)
     if strange := set(table["split"]) - {"val", "test"}:
         raise ValueError(f"{sorted(strange)[0][:40]!r} is not val or test")
-    for name in table.columns[4:]:
-        if table[name].dtype.kind not in "fi":
-            raise ValueError(f"the column {name!r} holds something that is no number")
+    correct = table["label"] == table["predicted"]
+    if "correct" in table and (table["correct"].str.lower() != correct.map({True: "true", False: "false"})).any():
+        raise ValueError("the column 'correct' does not agree with label and predicted")
+    probabilities = table.drop(columns=["split", *TEXTS, "correct"], errors="ignore")
+    for name in probabilities:
+        if table[name].dtype.kind not in "fi" or not table[name].between(0, 1).all():
+            raise ValueError(f"the column {name!r} holds something that is no probability")
+    return pd.concat([table[["split", *TEXTS]], correct.rename("correct"), probabilities], axis=1)
+
+
+def with_current_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of an earlier version with today's names: it has no `correct`, and says `p CLASS`.
+
+    Version 0.1 called the column of the images `picture`.
+    """
+    names = {"picture": "image"}
+    if "correct" not in table:
+        names |= {name: PROBABILITY + name.removeprefix(OLD_PROBABILITY) for name in table.columns
+                  if name.startswith(OLD_PROBABILITY)}
+    table = table.rename(columns=names)
+    if not table.columns.is_unique:
+        raise ValueError("two columns have the same name")
     return table
 
 
@@ -47,18 +70,24 @@ def check_header(data: bytes) -> None:
         raise ValueError("two columns have the same name")
 
 
-def validation_predictions(data: bytes, classes: Sequence[str] = ()) -> pd.DataFrame:
-    """Return label and predicted class of the validation images in a predictions.csv, indexed by image name.
+def checked_predictions(data: bytes, classes: Sequence[str]) -> pd.DataFrame:
+    """Return a predictions.csv as `predictions_table` does, with the column `probability` of the predicted class.
 
-    Raises ValueError for a damaged file: no image, an image twice, or a label that is none of the classes, if given.
+    Of more than 10 classes, the columns p_CLASS are left out. Raises ValueError for a damaged file: no validation
+    image, an image twice, a label that is none of the row's classes, or columns that are not theirs.
     """
     table = predictions_table(data)
-    found = table[table["split"] == "val"].set_index("image")[["label", "predicted"]]
-    if found.empty:
+    if not (table["split"] == "val").any():
         raise ValueError("no validation image")
-    if not found.index.is_unique:
-        raise ValueError(f"the image {found.index[found.index.duplicated()][0]!r} is there twice")
-    named = set(found["label"]) | set(found["predicted"])
-    if classes and (strange := named - set(classes)):
+    if (twice := table.duplicated(["split", "image"])).any():
+        raise ValueError(f"the image {table['image'][twice].iloc[0]!r} is there twice")
+    columns = [name for name in table if name.startswith(PROBABILITY)]
+    named = set(table["label"]) | set(table["predicted"])
+    if strange := named - set(classes):
         raise ValueError(f"{sorted(strange)[0][:40]!r} is no class")
-    return found
+    if columns != [PROBABILITY + name for name in classes]:
+        raise ValueError("the columns of probabilities are not those of the classes")
+    places = pd.Index(columns).get_indexer(PROBABILITY + table["predicted"])
+    found = table[columns].to_numpy(dtype=float)
+    table["probability"] = found[range(len(table)), places]
+    return table if len(columns) <= MOST_PROBABILITIES else table.drop(columns=columns)

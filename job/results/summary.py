@@ -1,4 +1,4 @@
-"""Rows -> one ranked table, with notes for its reader."""
+"""Rows -> one ranked table, one recommendation, and notes for their reader."""
 
 import math
 import shlex
@@ -9,13 +9,25 @@ from typing import Any
 
 import pandas as pd
 
-from job.errors import MissingInput
+from job.data.passport import Passport, read_passport
+from job.errors import BadConfig, MissingInput
 from job.folder.grid import read_grid
 from job.folder.layout import GRID, NEXT_GRID, check_sweep, read_pack_hash, trials_with
 from job.folder.storage import Folder, join
 from job.record import FIGURES, Epoch, Row
-from job.results.compare import baseline_notes, hits, judge, next_grid, repeat_notes, repeats, verdict_notes
+from job.results.compare import (
+    against_baseline,
+    commonest_label,
+    hits,
+    judge,
+    never_notes,
+    repeat_notes,
+    repeats,
+    verdict_notes,
+)
 from job.results.intact import Damage, read_predictions, read_trials, refuse_damaged
+from job.results.next_grid import next_grid
+from job.results.recommend import Recommendation, recommend
 from job.trial import Trial, is_max
 
 
@@ -35,15 +47,20 @@ def has_values(column: pd.Series) -> bool:
 class Summary:
     """A sweep's rows, ranked.
 
-    table: one line per trial with the fields of Trial and Row and `rank` (1 is best). Failed trials and rows of another
-    pack have rank NaN: the figures of another pack describe other images. epochs: trial -> its table of epochs.
-    damaged: files that cannot be read; their trials are left out.
+    table: one line per trial with the fields of Trial and Row, `rank` (1 is first), and the tests against the baseline
+    and the best trial (`against_baseline`, `judge`). Failed trials and rows of another pack have rank NaN: the figures
+    of another pack describe other images. epochs: trial -> its table of epochs. predictions: ranked trial -> its
+    images, as `checked_predictions` gives them. passport: that of the pack, checked; None without a pack, or where it
+    is damaged. damaged: files that cannot be read; their trials are left out.
     """
 
     table: pd.DataFrame
     epochs: dict[str, pd.DataFrame]
+    predictions: dict[str, pd.DataFrame]
+    recommendation: Recommendation
+    passport: Passport | None
     monitor: str
-    baseline: list[str]
+    warnings: list[str]
     repeats: pd.DataFrame
     next_trials: list[Trial]
     next_notes: list[str]
@@ -55,26 +72,30 @@ class Summary:
 
     @property
     def best(self) -> pd.Series | None:
-        """The table's line of the best trial; None if no trial is ranked."""
-        first = self.table[self.table["rank"] == 1]
-        return None if first.empty else first.iloc[0]
+        """The table's line of the recommended trial; None if there is none."""
+        found = self.table[self.table["trial"] == self.recommendation.trial]
+        return None if found.empty else found.iloc[0]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes, in the order of the confusion matrix; [] if no row has them."""
+        return next((list(found) for found in self.table.get("classes", ()) if found), [])
 
     @property
     def positive(self) -> str:
         """The class that precision, recall and false negatives describe if there are two classes, else ''."""
-        for classes in self.table.get("classes", ()):
-            return str(classes[-1]) if len(classes) == 2 else ""
-        return ""
+        return self.classes[1] if len(self.classes) == 2 else ""
 
     def about(self) -> dict[str, Any]:
         """Return what summary.json holds."""
-        found = {"best": None if self.best is None else self.best["trial"], "sorted_by": self.monitor,
+        recommendation = asdict(self.recommendation) | {"trial": self.recommendation.trial or None}
+        found = {"best": recommendation["trial"], "recommendation": recommendation, "sorted_by": self.monitor,
                  "notes": self.notes(), "missing": self.missing, "failed": self.failed, "other_pack": self.other_pack}
         return found | ({"damaged": [asdict(item) for item in self.damaged]} if self.damaged else {})
 
     def notes(self) -> list[str]:
-        """Return the notes below the table, one sentence each."""
-        found = [*self.baseline, *verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
+        """Return the notes below the table, one sentence each; the recommendation's own sentences stand above it."""
+        found = [*self.warnings, *verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
         if self.next_trials:
             command = shlex.join(["job", "sweep", "--grid", join(self.uri, NEXT_GRID), self.uri])
             found.append(f"{NEXT_GRID} is the grid with these trials added; to train them: {command}")
@@ -108,16 +129,29 @@ def collect(sweep: Folder) -> Summary:
         raise MissingInput(f"{sweep.uri}: no trial has a row yet; {hint}")
     rows = list(trials.rows.values())
     table, monitor = rank(rows, pack_hash)
-    ranked = set(table[table["rank"].notna()]["trial"])
-    predictions = {name: found for name, found in trials.predictions.items() if name in ranked}
+    ranked = table[table["rank"].notna()]["trial"]
+    predictions = {name: trials.predictions[name] for name in ranked if name in trials.predictions}
+    commonest = commonest_label(next(iter(predictions.values()))) if predictions else ""
+    table = against_baseline(table, predictions, commonest)
     table = judge(table, {name: hits(found) for name, found in predictions.items()})
+    recommendation = recommend(table, monitor, predictions, commonest)
     next_trials, next_notes = next_grid(table, grid_trials)
-    next_trials = [*grid_trials, *next_trials] if next_trials else []
-    return Summary(table, {name: epochs_table(epochs) for name, epochs in trials.epochs.items()}, monitor,
-                   baseline_notes(table, predictions), repeats(table), next_trials, next_notes,
+    passport, warnings = passport_of(sweep)
+    return Summary(table, {name: epochs_table(epochs) for name, epochs in trials.epochs.items()}, predictions,
+                   recommendation, passport, monitor,
+                   warnings=[*never_notes(recommendation.trial, predictions), *warnings], repeats=repeats(table),
+                   next_trials=[*grid_trials, *next_trials] if next_trials else [], next_notes=next_notes,
                    missing=[name for name in grid if name not in found],
                    other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
                    failed=[row.trial for row in rows if row.status == "failed"], damaged=trials.damaged, uri=sweep.uri)
+
+
+def passport_of(sweep: Folder) -> tuple[Passport | None, list[str]]:
+    """Return the pack's passport, None where it is absent or damaged, and a note if it is damaged."""
+    try:
+        return read_passport(sweep), []
+    except BadConfig as error:
+        return None, [f"the passport of the pack is left out: {error}"]
 
 
 def natural(name: str) -> tuple[float, str]:
@@ -126,8 +160,9 @@ def natural(name: str) -> tuple[float, str]:
 
 
 def epochs_table(epochs: Sequence[Epoch]) -> pd.DataFrame:
-    """Return the epochs as a table: one line per epoch, the fields of Epoch as columns."""
-    return pd.DataFrame([asdict(epoch) for epoch in epochs], columns=[spec.name for spec in fields(Epoch)])
+    """Return the epochs as a table: one line per epoch, the fields of Epoch as columns, all of them numbers."""
+    found = pd.DataFrame([asdict(epoch) for epoch in epochs], columns=[spec.name for spec in fields(Epoch)])
+    return found.astype(dict.fromkeys(found.columns, float) | {"epoch": int})
 
 
 def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from job.data.pack import Passport, read_passport
+from job.data.passport import Passport, read_passport
 from job.errors import BadData, MissingInput
 from job.folder.layout import check_sweep, read_epochs, read_parsed, read_row, trial_file, trials_with
 from job.folder.storage import Folder, join, open_folder
 from job.results.predictions import predictions_table
+from job.results.recommend import Recommendation
 from job.results.summary import collect, epochs_table, natural
 
 
@@ -35,6 +36,11 @@ class Sweep:
         for item in found.damaged:
             warnings.warn(str(item), stacklevel=2)
         return found.table
+
+    @property
+    def recommendation(self) -> Recommendation:
+        """Which trial's weights to use, or why none's: its `trial`, its `sentences` and their figures."""
+        return collect(self.folder).recommendation
 
     @property
     def passport(self) -> Passport:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from job.errors import BadData, JobError, redacted
 from job.folder.escape import for_terminal, lines_for_terminal
-from job.folder.layout import NEXT_GRID
+from job.folder.layout import NEXT_GRID, REPORT
 from job.folder.storage import Folder, join
 from job.results.intact import refuse_damaged
 from job.results.json_output import plan_sums
@@ -34,7 +34,9 @@ FIGURES = {
     "best_epoch": ("at epoch", ".0f", 3),
     "test_acc": ("test acc", ".3f", 1),
     "test_recall": ("test recall", ".3f", 4),
-    "p_vs_best": ("p vs best", ".3f", 2),
+    "test_recall_at_threshold": ("recall at threshold", ".3f", 4),
+    "p_vs_best": ("p vs best", ".3f", 3),
+    "p_vs_best_holm": ("after Holm", ".3f", 2),
     "seconds": ("seconds", ".1f", 5),
 }
 SETTING_DROPS = 7
@@ -90,9 +92,10 @@ def state_text(state: str) -> Text:
     return Text(state, STATE_STYLES.get(state, "dim"))
 
 
-def print_line(screen: Console, text: str, whole: bool = False) -> None:
+def print_line(screen: Console, text: str, whole: bool = False, style: str | None = None) -> None:
     """Print a sentence; whole: never break the line, so that a path or a command in it can be copied."""
-    screen.print(lines_for_terminal(text), markup=False, highlight=False, soft_wrap=whole or not screen.is_terminal)
+    screen.print(lines_for_terminal(text), markup=False, highlight=False, style=style,
+                 soft_wrap=whole or not screen.is_terminal)
 
 
 def print_predictions(predictor: "Predictor", predictions: "Iterable[Prediction]") -> None:
@@ -128,46 +131,63 @@ def shown(value: object, kind: str = "") -> str:
 
 
 def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, screen: Console | None = None) -> None:
-    """Print the ranked table, the notes, the best trial and the workbook's path; raises BadData for damaged files."""
+    """Print the recommendation, the ranked table, the notes and the workbook's path; raises BadData for damage."""
     screen = screen or console()
-    columns, alike = summary_columns(summary.table)
+    columns, alike = summary_columns(summary.table, summary.recommendation.trial)
     lines = summary.table
     fits = fitting(columns, screen.width)
-    best = summary.best
-    order = [f"sorted by {summary.monitor}"] if best is not None else []
+    for number, sentence in enumerate(summary.recommendation.sentences):
+        print_line(screen, sentence, style="bold" if number == 0 else None)
+    order = [f"sorted by {summary.monitor}"] if lines["rank"].notna().any() else []
     print_line(screen, ", ".join([plural(len(lines), "trial"), *order, *alike]))
-    screen.print(table_of(fits, ["bold green" if place == 1 else None for place in lines["rank"]]))
-    if best is not None:
-        print_line(screen, "* the best trial; val acc and val loss are those of its best epoch, whose weights are kept")
+    # Only what beats always saying the commonest class is green.
+    screen.print(table_of(fits, ["bold green" if trial == summary.recommendation.trial else None
+                                 for trial in lines["trial"]]))
+    if summary.best is not None:
+        print_line(screen, "* the trial to use; val acc and val loss are those of its best epoch, whose weights are "
+                           "kept")
     if left_out := [column.heading for column in columns if column not in fits]:
         print_line(screen, f"hidden at {screen.width} columns (the workbook has them): {', '.join(left_out)}")
     if lines["test_recall"].notna().any():
         of = f"that of {summary.positive!r}" if summary.positive else "the mean over the classes"
-        print_line(screen, f"test recall is {of}")
+        print_line(screen, f"test recall is {of}{recall_note(lines)}")
     for note in summary.notes():
         print_line(screen, note, whole=NEXT_GRID in note)
-    if best is not None:
-        print_line(screen, f"best trial: {best['trial']} (lr {shown(best['lr'])}, epochs {shown(best['epochs'])}), "
-                           f"validation accuracy {best['best_val_acc']:.4f} at epoch {best['best_epoch']:.0f}")
     if kept:
         print_line(screen, f"the workbook had been edited; the edited one is now {join(sweep.uri, kept)}", whole=True)
+    print_line(screen, f"page: {join(sweep.uri, REPORT)}", whole=True)
     print_line(screen, f"workbook: {join(sweep.uri, workbook)}", whole=True)
     refuse_damaged(summary.damaged)
 
 
-def summary_columns(lines: pd.DataFrame) -> tuple[list[Column], list[str]]:
+def recall_note(lines: pd.DataFrame) -> str:
+    """Which threshold the printed recalls belong to, where a trial has chosen one."""
+    if not has_threshold(lines):
+        return ""
+    return (" at threshold 0.5; recall at threshold is that at the trial's own one, which reaches its wanted recall on "
+            "validation and by which `job predict` decides")
+
+
+def has_threshold(lines: pd.DataFrame) -> bool:
+    """Whether a trial has chosen a threshold."""
+    return "threshold" in lines and bool(lines["threshold"].notna().any())
+
+
+def summary_columns(lines: pd.DataFrame, recommended: str) -> tuple[list[Column], list[str]]:
     """The columns of the summary's table, and the settings that are the same in every trial, each as `name value`."""
     settings = settings_of(lines)
     alike = [name for name in settings if name not in ("lr", "epochs") and lines[name].nunique() == 1]
     varied = [name for name in settings if name not in alike]
-    names = [f"{line['trial']}{' *' * (line['rank'] == 1)}" for _, line in lines.iterrows()]
+    names = [f"{trial}{' *' * (trial == recommended)}" for trial in lines["trial"]]
     columns = [Column("trial", names, left=True)]
     if lines["status"].nunique() > 1 or "failed" in set(lines["status"]):
         columns.append(Column("state", lines["status"].astype(str).tolist(), left=True))
     columns += [Column(name, [shown(value) for value in lines[name]],
                        0 if name in ("lr", "epochs") else SETTING_DROPS + number) for number, name in enumerate(varied)]
-    columns += [Column(heading, [shown(value, kind) for value in lines[name]], drops)
-                for name, (heading, kind, drops) in FIGURES.items() if name in lines and lines[name].notna().any()]
+    for name, (heading, kind, drops) in FIGURES.items():
+        if name in lines and lines[name].notna().any():
+            title = f"{heading} at 0.5" if name == "test_recall" and has_threshold(lines) else heading
+            columns.append(Column(title, [shown(value, kind) for value in lines[name]], drops))
     return columns, [f"{name} {shown(lines[name].iloc[0])}" for name in alike]
 
 

@@ -63,8 +63,8 @@ def confusion_matrix(predicted_N: Tensor, labels_N: Tensor, num_classes: int) ->
 def figures_on_test(test: Evaluation, num_classes: int) -> dict[str, Any]:
     """Return the Row's test figures.
 
-    For two classes they are those of the positive (second) class; for more, means over the classes and the count of all
-    errors.
+    For two classes they are those of the positive (second) class, with its false negatives; for more, means over the
+    classes, with the count of all errors.
     """
     figures = figures_of(confusion_matrix(test.logits_NK.argmax(1), test.labels_N, num_classes), "test_")
     figures |= {"test_loss": test.loss, "test_acc": test.acc}
@@ -82,11 +82,13 @@ def figures_of(confusion_KK: Tensor, prefix: str) -> dict[str, Any]:
     recall_K = hits_K / confusion_KK.sum(1).clamp(min=1)
     f1_K = 2 * hits_K / (confusion_KK.sum(0) + confusion_KK.sum(1)).clamp(min=1)
     missed_K = confusion_KK.sum(1) - confusion_KK.diagonal()
-    counted = slice(1, 2) if len(confusion_KK) == 2 else slice(None)
+    is_binary = len(confusion_KK) == 2
+    counted = slice(1, 2) if is_binary else slice(None)
+    count = "false_negatives" if is_binary else "errors"
     return {
         f"{prefix}acc": (hits_K.sum() / confusion_KK.sum()).item(), f"{prefix}confusion": confusion_KK.tolist(),
         f"{prefix}precision": precision_K[counted].mean().item(), f"{prefix}recall": recall_K[counted].mean().item(),
-        f"{prefix}f1": f1_K[counted].mean().item(), f"{prefix}false_negatives": int(missed_K[counted].sum())}
+        f"{prefix}f1": f1_K[counted].mean().item(), f"{prefix}{count}": int(missed_K[counted].sum())}
 
 
 def positive_margins(evaluation: Evaluation) -> Tensor:

@@ -123,7 +123,9 @@ def finish_epoch(trial: Trial, state: State, batches: Batches, machine: Machine)
     epoch = Epoch(
         epoch=state.epoch + 1, train_loss=float(state.loss_sum.item() / num_train),
         train_acc=float(state.num_correct.item() / num_train), val_loss=val.loss, val_acc=val.acc,
-        lr=lr_of(trial, state.epoch, num_steps - 1, num_steps), images_per_second=num_train / state.epoch_seconds,
+        # Without the last digits of its arithmetic, 0.00030000000000000003 is 0.0003.
+        lr=float(f"{lr_of(trial, state.epoch, num_steps - 1, num_steps):.12g}"),
+        images_per_second=num_train / state.epoch_seconds,
         train_seconds=state.epoch_seconds, val_seconds=time.perf_counter() - started)
     state.history.append(epoch)
     if not epoch.diverged and is_better(trial, epoch, state.best):

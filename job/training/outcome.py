@@ -25,6 +25,7 @@ from job.training.state import State
 from job.training.stopping import why_best, why_ended
 from job.trial import Trial
 
+LAST_FIGURES = ("test_acc", "test_false_negatives", "test_errors")
 # Another process's row, or a failed one, may be in the way for a moment.
 MOST_TRIES = 3
 
@@ -105,7 +106,7 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
             last_is_best = state.best is state.history[-1]
             last_test = test if test and last_is_best else evaluate(state.model, batches, "test", machine)
             last = figures_on_test(last_test, num_classes)
-            figures |= {"last_test_acc": last["test_acc"], "last_test_false_negatives": last["test_false_negatives"]}
+            figures |= {f"last_{name}": last[name] for name in LAST_FIGURES if name in last}
         if test:
             figures |= figures_on_test(test, num_classes)
         if trial.recall and num_classes == 2:
@@ -120,18 +121,20 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
 
 
 def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches, classes: Sequence[str]) -> bytes:
-    """Return a CSV with a line per image: split, image, label, predicted class, and the probability of each class.
+    """Return a CSV with a line per image: split, image, label, predicted class, whether it is correct, p_CLASS.
 
-    Names that a spreadsheet would take for formulas are escaped by `for_csv`.
+    The last are the probabilities of the classes. Names that a spreadsheet would take for formulas are escaped by
+    `for_csv`.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "image", "label", "predicted", *(f"p {name}" for name in classes)])
+    writer.writerow(["split", "image", "label", "predicted", "correct", *(f"p_{name}" for name in classes)])
     for split, evaluation in evaluations.items():
         if evaluation:
             images = [batches.names[index] for index in batches.indices[split].tolist()]
             probabilities_NK = evaluation.logits_NK.double().softmax(1).tolist()
             for image, label, probabilities in zip(images, evaluation.labels_N.tolist(), probabilities_NK, strict=True):
-                predicted = classes[probabilities.index(max(probabilities))]
-                writer.writerow([split, *map(for_csv, (image, classes[label], predicted)), *probabilities])
+                predicted = probabilities.index(max(probabilities))
+                writer.writerow([split, *map(for_csv, (image, classes[label], classes[predicted])), predicted == label,
+                                 *probabilities])
     return text.getvalue().encode()

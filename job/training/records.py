@@ -15,7 +15,8 @@ from job.record import Row, epochs_to_csv
 from job.training.checkpoint import state_to_bytes
 from job.training.display import Display
 from job.training.drawing import count_steps
-from job.training.events import end_events, epoch_events, file_name, start_events
+from job.training.event_images import best_epoch_summaries
+from job.training.events import compared_settings, end_events, epoch_events, file_name, start_events
 from job.training.machine import Machine
 from job.training.state import State
 from job.training.weights import weights_to_bytes
@@ -64,10 +65,12 @@ class Records:
         self.lease.beat_soon()
         # A killed process may have written an epoch's checkpoint, but not its events.
         written = set(self.outbox.folder.names(trial_file(trial.trial, "events/")))
-        wanted = {0: start_events(trial)} | {epoch.epoch: epoch_events(epoch) for epoch in state.history}
-        for number, events in wanted.items():
-            if trial_file(trial.trial, file_name(number)) not in written:
-                self.put(file_name(number), events)
+        if trial_file(trial.trial, file_name(0)) not in written:
+            compared, has_test = compared_settings(self.outbox.folder, trial), len(self.batches.indices["test"]) > 0
+            self.put(file_name(0), start_events(trial, compared, has_test))
+        for epoch in state.history:
+            if trial_file(trial.trial, file_name(epoch.epoch)) not in written:
+                self.put(file_name(epoch.epoch), epoch_events(epoch))
         if state.history:
             self.put("epochs.csv", epochs_to_csv(state.history).encode())
 
@@ -130,12 +133,14 @@ class Records:
         epochs.csv after this one.
         """
         self.put(epochs_file(len(state.history)), epochs_to_csv(state.history).encode())
+        shown = []
         if state.best_weights:
+            shown = best_epoch_summaries(state.best_evaluations, self.batches, self.passport.classes)
             self.put("predictions.csv", predictions)
             about = {"settings": asdict(self.trial), "classes": self.passport.classes, "epoch": row.best_epoch,
                      "threshold": row.threshold, "threshold_margin": row.threshold_margin,
                      "val_recall": row.val_recall_at_threshold, "precision": self.machine.precision,
                      "short_side": self.passport.options["short_side"], "pack_hash": self.passport.pack_hash}
             self.put("best.safetensors", weights_to_bytes(state.best_weights, about))
-        self.put(file_name(state.epoch + 1), end_events(row))
+        self.put(file_name(state.epoch + 1), end_events(row, shown))
         self.outbox.flush(self.patience_seconds)

@@ -14,18 +14,36 @@ def test_grid_prints_every_combination_and_sweep_reads_it() -> None:
     assert done.out == "trial,lr,epochs\n1,0.1,10\n2,0.1,20\n3,0.01,10\n4,0.01,20\n"
 
 
+def tiles_of(sheet: Path) -> list[np.ndarray]:
+    """The eight images of a sheet's first row; each is 40 pixels wide, and 4 apart from the next, up to the edge."""
+    with Image.open(sheet) as image:
+        top, left = image.height - 6 * 44, image.width - 8 * 44
+        return [np.asarray(image.crop((left + 44 * k, top, left + 44 * k + 40, top + 40))).astype(int)
+                for k in range(8)]
+
+
+def test_augment_names_the_classes_and_the_settings_whatever_they_are_called(spare_images: Path) -> None:
+    """A name has at most 120 pixels; one of control characters is shown by their escapes."""
+    (spare_images / "bar").rename(spare_images / ("=\x1b[2J" + "long" * 20))
+    settings = ["--rotation", "30", "--noise", "0.1", "--blur", "1", "--shift", "1"]
+    for name, *more in (("few.png",), ("many.png", *settings)):
+        done = job("augment", spare_images, "--out", spare_images / name, "--image-size", "40", *more)
+        assert done.code == 0, done.err
+    with Image.open(spare_images / "few.png") as few, Image.open(spare_images / "many.png") as many:
+        assert few.width == many.width <= 8 * 44 + 4 + 140 and 6 * 44 + 4 < few.height < many.height
+        left = np.asarray(few.convert("L"))[-6 * 44:, :few.width - 8 * 44 - 4]
+        assert all((left[44 * row:44 * row + 40] < 128).any() for row in range(6)), "each row has a name"
+
+
 def test_augment_draws_a_sheet_of_plain_and_augmented_images(shapes: Path, tmp_path: Path) -> None:
     done = job("augment", shapes, "--out", tmp_path / "sheet.png", "--image-size", "40", "--rotation", "30",
                "--noise", "0.1")
     assert done.code == 0, done.err
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (8 * 44 + 4, 6 * 44 + 4)
-        tiles = [sheet.crop((4 + 44 * k, 4, 44 + 44 * k, 44)).tobytes() for k in range(8)]
-    assert len(set(tiles)) == 8
+    tiles = tiles_of(tmp_path / "sheet.png")
+    assert len({tile.tobytes() for tile in tiles}) == 8
     still = job("augment", shapes, "--out", tmp_path / "still.png", "--image-size", "40", "--crop", "0", "--flip", "0")
     assert still.code == 0
-    with Image.open(tmp_path / "still.png") as sheet:
-        plain, *others = (np.asarray(sheet.crop((4 + 44 * k, 4, 44 + 44 * k, 44))).astype(int) for k in range(8))
+    plain, *others = tiles_of(tmp_path / "still.png")
     assert all(np.abs(other - plain).max() <= 1 for other in others)
 
 

@@ -94,14 +94,15 @@ def test_both_names_import_the_same() -> None:
 
 
 def test_predict_of_what_does_not_exist_exits_66(finished: Path, tmp_path: Path) -> None:
-    assert job("predict", finished, tmp_path / "gone.jpg").code == 66
-    folder = job("predict", finished, tmp_path)
+    assert job("predict", finished, tmp_path / "gone.jpg", "--trial", "1").code == 66
+    folder = job("predict", finished, tmp_path, "--trial", "1")
     assert folder.code == 66 and "a folder, where a file is needed" in folder.out
     assert "the trials that have them: 1" in job("predict", finished, "x.jpg", "--trial", "9").err
 
 
 def test_predict_prints_no_key_of_an_images_uri(finished: Path) -> None:
-    done = job("predict", finished, "s3://KEY:hunter22@bucket/x.jpg", "https://host/x.jpg?X-Amz-Signature=hunter22")
+    images = "s3://KEY:hunter22@bucket/x.jpg", "https://host/x.jpg?X-Amz-Signature=hunter22"
+    done = job("predict", finished, *images, "--trial", "1")
     assert done.code == 78 and "hunter22" not in done.out + done.err and "not read" in done.out
 
 

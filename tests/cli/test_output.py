@@ -66,7 +66,7 @@ def test_quiet_sweep_prints_the_summary_alone_and_errors_still(shapes: Path, mak
     assert loud.code == quiet.code == 66
     assert "epoch 1/1" in loud.out and "pack " in loud.out
     assert "epoch 1/1" not in quiet.out and "pack " not in quiet.out
-    assert "best trial: 1" in quiet.out and "/no/such.pt" in quiet.err
+    assert "trial 1 (lr 0.02" in quiet.out and "/no/such.pt" in quiet.err
     assert job("prepare", shapes, tmp_path / "p", "-q").out == ""
     assert job("sample", tmp_path / "drawn", "--num", "20", TRIALGRID_QUIET="1").out == ""
 

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -14,7 +15,8 @@ from job.cluster.board import mirror, update
 from job.errors import TryAgain
 from job.folder.local import LocalFolder
 from job.folder.storage import open_folder
-from support import S3, Grid, job, start_job, wait_for_line
+from job.trial import Trial
+from support import S3, Grid, job, leave_row, make_epochs, start_job, wait_for_line
 
 
 def ask(url: str, body: Any = None) -> Any:
@@ -35,19 +37,20 @@ def test_tensorboard_shows_each_trial_as_one_run_with_its_settings_and_follows_t
     line = next(line for line in process.stdout if "TensorBoard of" in line)
     url = re.search(r"http://\S+", line)
     assert url and uri in line
-    root = url[0].rstrip("/")
+    root, first, second = url[0].rstrip("/"), "1 lr 0.02 epochs 2", "2 lr 0.01 epochs 2"
     try:
-        wait_until(lambda: ask(f"{root}/data/runs") == ["1"])
+        wait_until(lambda: ask(f"{root}/data/runs") == [first])
         assert job("train", uri, "--trial", "2", **s3.env).code == 0
-        wait_until(lambda: ask(f"{root}/data/runs") == ["1", "2"])
-        wait_until(lambda: ask(f"{root}/data/plugin/scalars/tags").keys() == {"1", "2"})
+        wait_until(lambda: ask(f"{root}/data/runs") == [first, second])
+        wait_until(lambda: ask(f"{root}/data/plugin/scalars/tags").keys() == {first, second})
         tags = ask(f"{root}/data/plugin/scalars/tags")
-        assert {"loss/train", "loss/val", "acc/train", "acc/val", "lr"} <= tags["1"].keys()
-        points = ask(f"{root}/data/plugin/scalars/scalars?run=1&tag=loss%2Fval")
+        curves = {"loss/train", "loss/val", "metrics/train_acc", "metrics/val_acc", "schedule/lr"}
+        assert curves <= tags[first].keys() and min(tags[first]) == "loss/train"
+        points = ask(f"{root}/data/plugin/scalars/scalars?run={quote(first)}&tag=loss%2Fval")
         assert [step for _, step, _ in points] == [1, 2]
         layout = ask(f"{root}/data/plugin/custom_scalars/layout")
         charts = {chart["title"]: chart["multiline"]["tag"] for chart in layout["category"][0]["chart"]}
-        assert charts == {"loss": ["loss/train", "loss/val"], "accuracy": ["acc/train", "acc/val"]}
+        assert charts == {"loss": ["loss/train", "loss/val"], "accuracy": ["metrics/train_acc", "metrics/val_acc"]}
 
         def learning_rates() -> set[float]:
             groups = ask(f"{root}/data/plugin/hparams/session_groups", {
@@ -103,10 +106,10 @@ def test_tensorboard_begins_with_a_sweep_that_comes_later(tmp_path: Path) -> Non
     said: list[str] = []
     sweep, target = open_folder(str(tmp_path / "sweep")), tmp_path / "mirror"
     target.mkdir()
-    text = update(sweep, target, said.append, "")
-    assert "there is no such folder" in text and update(sweep, target, said.append, text) == text and len(said) == 1
+    text = update(sweep, target, {}, said.append, "")
+    assert "there is no such folder" in text and update(sweep, target, {}, said.append, text) == text and len(said) == 1
     sweep.write("trials/a/events/0", b"x")
-    assert update(sweep, target, said.append, text) == "" and files_under(target) == ["a/0"] and len(said) == 1
+    assert update(sweep, target, {}, said.append, text) == "" and files_under(target) == ["a/0"] and len(said) == 1
 
 
 def files_under(folder: Path) -> list[str]:
@@ -120,8 +123,8 @@ def test_mirror_copies_what_is_new_removes_what_is_gone_and_leaves_no_half_file(
     for trial, number in (("a", 0), ("a", 1), ("b", 0)):
         sweep.write(f"trials/{trial}/events/{number}", b"x")
     sweep.write("trials/a/row.json", b"{}")
-    assert mirror(sweep, target) == 3
-    assert mirror(sweep, target) == 0
+    assert mirror(sweep, target, {}) == 3
+    assert mirror(sweep, target, {}) == 0
     assert files_under(target) == ["a/0", "a/1", "b/0"]
     sweep.delete("trials/a/events/1")
     sweep.write("trials/b/events/1", b"y")
@@ -132,10 +135,41 @@ def test_mirror_copies_what_is_new_removes_what_is_gone_and_leaves_no_half_file(
 
     monkeypatch.setattr(sweep, "fetch", broken)
     with pytest.raises(TryAgain):
-        mirror(sweep, target)
+        mirror(sweep, target, {})
     monkeypatch.undo()
-    assert mirror(sweep, target) == 1
+    assert mirror(sweep, target, {}) == 1
     assert files_under(target) == ["a/0", "b/0", "b/1"]
+
+
+def test_runs_are_named_by_lr_and_epochs_and_keep_their_names(three_rows: LocalFolder, tmp_path: Path) -> None:
+    target = tmp_path / "mirror"
+    runs: dict[str, str] = {}
+    target.mkdir()
+    three_rows.write("trials/2/events/0", b"x")
+    three_rows.write("trials/other/events/0", b"x")
+    assert mirror(three_rows, target, runs) == 2
+    assert files_under(target) == ["2 lr 0.1 epochs 4/0", "other/0"]
+    leave_row(three_rows, Trial(trial="other", lr=1e-05, epochs=7), make_epochs(7, 0.5))
+    three_rows.write("grid.csv", b"damaged")
+    three_rows.write("trials/3/events/0", b"x")
+    three_rows.write("trials/2/events/1", b"x")
+    assert mirror(three_rows, target, runs) == 2
+    assert files_under(target) == ["2 lr 0.1 epochs 4/0", "2 lr 0.1 epochs 4/1", "3 lr 0.01 epochs 5/0", "other/0"]
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    mirror(three_rows, fresh, {})
+    assert "other lr 1e-05 epochs 7/0" in files_under(fresh), "without the grid, by the row"
+
+
+def test_settings_of_another_trial_in_a_row_name_no_run(tmp_path: Path) -> None:
+    """A row is a file that anybody may have written: its settings must be those of a trial."""
+    sweep, target = LocalFolder(str(tmp_path / "sweep")), tmp_path / "mirror"
+    target.mkdir()
+    for name, settings in (("a", {"trial": "a", "lr": "../../x", "epochs": 1}), ("b", {"trial": "../x", "lr": 0.1})):
+        sweep.write(f"trials/{name}/row.json", json.dumps({**settings, "status": "done"}).encode())
+        sweep.write(f"trials/{name}/events/0", b"x")
+    assert mirror(sweep, target, {}) == 2
+    assert files_under(target) == ["a/0", "b/0"]
 
 
 def test_mirror_writes_nowhere_but_in_its_folder(tmp_path: Path) -> None:
@@ -154,7 +188,7 @@ def test_mirror_writes_nowhere_but_in_its_folder(tmp_path: Path) -> None:
 
     target = tmp_path / "board" / "mirror"
     target.mkdir(parents=True)
-    assert mirror(Bucket(str(tmp_path / "sweep")), target) == 1
+    assert mirror(Bucket(str(tmp_path / "sweep")), target, {}) == 1
     assert files_under(tmp_path) == ["board/mirror/a/events.out.tfevents.0000000001.trialgrid"]
 
 
@@ -163,5 +197,5 @@ def test_mirror_of_a_bucket_with_an_odd_key_stays_in_its_folder(s3_here: S3, tmp
     for key in ("trials/a/events/1", "trials/-rf/events/x", "trials/a/events/.x", "trials/a b/events/x"):
         client.put_object(Bucket="bucket", Key=f"odd/{key}", Body=b"x")
     (tmp_path / "mirror").mkdir()
-    assert mirror(open_folder("s3://bucket/odd"), tmp_path / "mirror") == 1
+    assert mirror(open_folder("s3://bucket/odd"), tmp_path / "mirror", {}) == 1
     assert files_under(tmp_path) == ["mirror/a/1"]

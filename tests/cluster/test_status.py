@@ -31,10 +31,10 @@ def test_gather_and_status_that_watch_follow_the_sweep_to_its_end(
     status = start_job("status", sweep, "--watch")
     wait_for_line(status, "2 waiting")
     assert job("train", sweep, "--trial", "2").code == 0
-    wait_for_line(gather, "best trial: 2")
+    wait_for_line(gather, "trial 2 (lr 0.01")
     wait_for_line(status, "1 waiting, 1 done")
     assert job("train", sweep, "--trial", "1").code == 0
-    for process, part in ((gather, "best trial"), (status, "2 done")):
+    for process, part in ((gather, "2 trials, sorted by"), (status, "2 done")):
         out, _ = process.communicate(timeout=30)
         assert process.returncode == 0 and part in out, out
     assert json.loads((sweep / "summary.json").read_text())

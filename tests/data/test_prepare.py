@@ -164,14 +164,14 @@ def test_names_that_are_not_utf8_do_not_end_any_command_with_a_traceback(shapes:
     done = job("sweep", "--images", source, "--grid", tmp_path / "g.csv", "--short-side", "48", sweep)
     assert done.code == 0 and r"rejected bar/caf\udce9.jpg: its name is not UTF-8" in done.out, done.err
     assert r"1 image in no class folder (caf\udce9.jpg)" in done.out
-    for words in (("gather", sweep), ("predict", sweep, source / f"{odd}.jpg"),
+    for words in (("gather", sweep), ("predict", sweep, source / f"{odd}.jpg", "--trial", "1"),
                   ("sample", source / "new", "--num", "20"),
                   ("augment", source, "--image-size", "40", "--out", tmp_path / f"{odd}.png")):
         done = job(*words)
         assert done.code == 0 and "Traceback" not in done.err, done.err
-    for words in (("prepare", shapes, tmp_path / f"{odd}-s"), ("prepare", tmp_path / f"{odd}.csv", tmp_path / "n"),
-                  ("status", tmp_path / f"{odd}-s")):
-        done = job(*words)
+    for bad in (("prepare", shapes, tmp_path / f"{odd}-s"), ("prepare", tmp_path / f"{odd}.csv", tmp_path / "n"),
+                ("status", tmp_path / f"{odd}-s")):
+        done = job(*bad)
         assert done.code in (66, 78) and "Traceback" not in done.err, done.err
     (source / odd).mkdir()
     shutil.copy(shapes / "bar" / "bar00.jpg", source / odd / "1.jpg")

@@ -52,6 +52,14 @@ def test_fetch_copies_to_a_file(folder: Folder, tmp_path: Path) -> None:
     assert (tmp_path / "copy").read_bytes() == b"x" * 3_000_000
 
 
+def test_a_part_is_read_alone_and_ends_where_the_object_does(folder: Folder) -> None:
+    folder.write("big", bytes(range(100)) * 10)
+    assert folder.read_part("big", 250, 3) == bytes([50, 51, 52])
+    assert folder.read_part("big", 990, 100) == bytes(range(90, 100))
+    with pytest.raises(MissingInput, match="nothing"):
+        folder.read_part("nothing", 0, 1)
+
+
 def test_wrong_key_is_denied_and_says_which_variables_to_check(s3_here: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     monkeypatch.setenv("TRIALGRID_PATIENCE", "1")

@@ -36,6 +36,11 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
     "no class": ("predictions.csv", f"{PREDICTIONS}{LINE.replace('bar,1', 'ring,1')}".encode()),
     "no split": ("predictions.csv", f"{PREDICTIONS}{LINE.replace('val', 'dev')}".encode()),
     "no number": ("predictions.csv", f"{PREDICTIONS}{LINE.replace('1', 'x')}".encode()),
+    "no probability": ("predictions.csv", f"{PREDICTIONS}{LINE.replace('1', '2')}".encode()),
+    "not correct": ("predictions.csv", f"{PREDICTIONS}{LINE}".replace("predicted", "predicted,correct").replace(
+        "bar,1", "bar,False,1").encode()),
+    "class without a column": ("predictions.csv", f"{PREDICTIONS}{LINE}".replace("p disc", "p ring").encode()),
+    "same columns twice": ("predictions.csv", f"{PREDICTIONS}{LINE}".replace("p disc", "p_bar").encode()),
     "one more cell": ("predictions.csv", f"{PREDICTIONS}x,{LINE}".encode()),
     "open quote": ("predictions.csv", f"{PREDICTIONS}{LINE.replace('a.jpg', chr(34))}".encode()),
     "equal columns": ("predictions.csv", b"a," * 200_000 + b"\n"),
@@ -53,9 +58,15 @@ def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     grid = folder / "g.csv"
     grid.write_text("trial,lr,epochs,batch_size,image_size,model,weights\n"
                     "1,1e-9,1,8,40,mlp,none\n2,0.01,2,8,40,mlp,none\n")
-    done = job("sweep", "--images", shapes, "--grid", grid, "--short-side", 48, folder / "sweep")
+    done = job("sweep", "--images", shapes, "--grid", grid, "--short-side", 48, "--val", 0.5,
+               folder / "sweep")
     assert done.code == 0, done.err
-    # So that the second trial is the best whatever the machine computes.
+    # So that both trials beat always saying one class, and the second is the best, whatever the machine computes.
+    for trial in ("1", "2"):
+        path = folder / "sweep" / "trials" / trial / "predictions.csv"
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        path.write_text("".join(",".join([*line[:3], line[2] if number else line[3], "True" if number else line[4],
+                                          *line[5:]]) + "\n" for number, line in enumerate(lines)))
     change(folder / "sweep" / "trials" / "2", best_val_acc=1.0)
     change(folder / "sweep" / "trials" / "1", best_val_acc=0.5)
     return folder / "sweep"
@@ -80,7 +91,8 @@ def check_left_out(sweep: Path, file: str) -> None:
     assert summary.table["trial"].tolist() == ["1"] and summary.best is not None
     assert [(item.trial, item.file) for item in summary.damaged] == [("2", f"trials/2/{file}")]
     named = f"left out, because a file is damaged: trial 2: {sweep}/trials/2/{file}: "
-    texts = [cell.value for row in read(folder)["Summary"].iter_rows() for cell in row if isinstance(cell.value, str)]
+    texts = [cell.value for sheet in read(folder) for row in sheet.iter_rows() for cell in row
+             if isinstance(cell.value, str)]
     about = json.loads((sweep / "summary.json").read_text())
     assert all(any(text.startswith(named) for text in found) for found in (texts, about["notes"]))
     assert about["damaged"][0]["trial"] == "2" and about["missing"] == []
@@ -116,7 +128,8 @@ def test_commands_name_the_file_write_the_rest_and_end_with_65(sweep: Path, shap
             assert json.loads(done.out)["damaged"][0]["file"] == "trials/2/row.json"
     assert (sweep / "summary.xlsx").exists()
     done = job("predict", sweep, shapes / "bar" / "bar00.jpg")
-    assert done.code == 0 and "best weights of trial 1" in done.out and "trials/2/row.json" in done.err, done
+    assert done.code == 0 and "best weights of trial 1" in done.out, done
+    assert "Use trial 1 (lr" in done.err and "trials/2/row.json" in done.err, done
     for command in (("sweep", sweep), ("train", sweep, "--trial", "2")):
         done = job(*command)
         assert done.code == 78 and "trials/2/row.json" in done.err and "Traceback" not in done.err, done

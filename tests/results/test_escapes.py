@@ -37,7 +37,8 @@ def odd(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands_show_control_characters_as_escapes(odd: Path) -> None:
     image = next((odd.parent / "in").glob("disc*/*"))
     for args, part in ((("gather", odd), r"/no/\x1b[31msuch\u202e.pt"), (("status", odd), r"node\x1b]0;owned\x07"),
-                       (("predict", odd, image, f"{image}.gone"), r"\u202e"), (("status", odd, "--json"), "pod")):
+                       (("predict", odd, image, f"{image}.gone", "--trial", "1"), r"\u202e"),
+                       (("status", odd, "--json"), "pod")):
         done = job(*args)
         assert part in done.out and not RAW.search(done.out + done.err), (args, done)
 

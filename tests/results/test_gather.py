@@ -35,5 +35,5 @@ def test_gather_script_works_where_torch_is_not_installed(three_rows: LocalFolde
     env = environment(PYTHONPATH=str(blocked))
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    assert "best trial: 2" in done.stdout and "no row yet: 4" in done.stdout and "summary.xlsx" in done.stdout
+    assert "Use trial 2 (lr 0.1" in done.stdout and "no row yet: 4" in done.stdout and "summary.xlsx" in done.stdout
     assert json.loads(three_rows.read("summary.json"))["best"] == "2"

@@ -19,9 +19,11 @@ def test_open_gives_table_epochs_predictions_and_passport(finished: Path) -> Non
     epochs = sweep.epochs("1")
     assert epochs["epoch"].tolist() == [1] and epochs["val_acc"].iloc[0] == sweep.table["best_val_acc"].iloc[0]
     predictions = sweep.predictions(1)
-    assert predictions.columns[:4].tolist() == ["split", "image", "label", "predicted"]
+    assert predictions.columns.tolist() == ["split", "image", "label", "predicted", "correct", "p_bar", "p_disc"]
     val = predictions[predictions["split"] == "val"]
     assert (val["label"] == val["predicted"]).mean() == pytest.approx(epochs["val_acc"].iloc[0])
+    assert (predictions["correct"] == (predictions["label"] == predictions["predicted"])).all()
+    assert sweep.recommendation.trial == "" and "No trial beats" in sweep.recommendation.sentences[0]
     assert sweep.passport.classes == ["bar", "disc"] and sweep.passport.num_images == 40
 
 
@@ -45,8 +47,8 @@ def test_what_is_not_there_is_named(three_rows: LocalFolder, tmp_path: Path) -> 
     sweep = package.open(three_rows.uri)
     with pytest.raises(MissingInput, match="trials with epochs are: 1, 2, 3"):
         sweep.epochs("9")
-    with pytest.raises(MissingInput, match=r"trials/1/predictions\.csv"):
-        sweep.predictions("1")
+    with pytest.raises(MissingInput, match=r"trials/9/predictions\.csv"):
+        sweep.predictions("9")
     with pytest.raises(MissingInput, match="no pack yet"):
         _ = sweep.passport
 

@@ -10,7 +10,7 @@ from job.folder.grid import format_grid
 from job.folder.local import LocalFolder
 from job.results.terminal import Column, fitting
 from job.trial import Trial
-from support import job, leave_row, make_epochs, on_terminal, plain
+from support import job, leave_predictions, leave_row, make_epochs, on_terminal, plain
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> LocalFolder:
     folder.write("pack/passport.json", b'{"pack_hash": "p"}')
     for trial, level in zip(trials, (0.9, 0.2, 0.5), strict=True):
         leave_row(folder, trial, make_epochs(trial.epochs, level), test_acc=0.5, test_recall=0.25, host="a-long-name")
+        leave_predictions(folder, trial.trial, range(int(50 * level)))
     return folder
 
 
@@ -44,7 +45,7 @@ def test_no_heading_is_cut_and_no_line_of_the_table_is_broken(command: str, colu
     headings = re.split(r" {2,}", lines[rule - 1].strip())
     known = {"trial", "state", "lr", "epochs", "epoch", "batch_size", "image_size", "dropout", "rotation", "noise",
              "momentum", "val acc", "val loss", "at epoch", "test acc", "test recall", "seconds", "best val acc",
-             "last val acc", "last val loss", "images/s", "attempts", "where"}
+             "last val acc", "last val loss", "images/s", "attempts", "where", "p vs best", "after Holm"}
     assert set(headings) <= known and {"trial", "lr"} <= set(headings), headings
     assert len(table) == 3 and all(len(line) <= columns for line in table)
     assert ("where" in headings) == (command == "status" and columns >= 120)
@@ -73,6 +74,7 @@ def test_printed_command_can_be_pasted(tmp_path: Path) -> None:
     folder = LocalFolder(str(tmp_path / "sweep of mine"))
     for trial, level in ((Trial(trial="1", lr=0.1), 0.9), (Trial(trial="2", lr=0.01), 0.2)):
         leave_row(folder, trial, make_epochs(trial.epochs, level))
+        leave_predictions(folder, trial.trial, range(int(50 * level)))
     text = next(line for line in job("gather", folder.uri).out.splitlines() if "job sweep --grid" in line)
     command = shlex.split(text[text.index("job sweep"):])
     assert command == ["job", "sweep", "--grid", f"{folder.uri}/next-grid.csv", folder.uri]

@@ -127,7 +127,7 @@ def test_two_machines_share_the_trials_of_one_sweep(shapes: Path, make_grid: Gri
     assert [process.returncode for process in both] == [0, 0], outs
     hosts = [json.loads((sweep / "trials" / str(i) / "row.json").read_text())["host"] for i in (1, 2, 3, 4)]
     assert set(hosts) == {"node-1", "node-2"}
-    assert all("best trial" in out for out in outs)
+    assert all("sorted by val_acc" in out for out in outs)
     assert not list((sweep / "trials").glob("*/attempts/0002.json"))
 
 

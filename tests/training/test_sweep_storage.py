@@ -24,7 +24,7 @@ def test_sweep_in_s3_equals_the_one_on_disk(shapes: Path, make_grid: Grid, tmp_p
     assert {"study/summary.xlsx", "study/pack/passport.json", "study/trials/1/best.safetensors",
             "study/trials/1/last.pt", "study/trials/1/epochs-0002.csv"} <= keys
     image = f"{images}/disc/disc00.jpg"
-    assert f"{image}  " in job("predict", uri, image, **s3.env).out
+    assert f"{image}  " in job("predict", uri, image, "--trial", "1", **s3.env).out
     assert "1 done" in job("status", uri, **s3.env).out
     again = job("train", uri, "--trial", "1", **s3.env)
     assert again.code == 0 and "already done" in again.out
