@@ -24,6 +24,7 @@ from job.folder.layout import read_row
 from job.folder.storage import Folder, open_folder
 from job.record import Row
 from job.training.display import Display, Position, open_display
+from job.training.mps import shared_gpus
 from job.trial import Trial
 
 POLL_SECONDS = 0.2
@@ -74,11 +75,11 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
     groups.sort(key=lambda group: -group[-1].epochs)
     position = replace(display.position, num_workers=num_workers)
     display.say(f"{num_workers} workers on {len(devices) or num_cores()} {'GPUs' if devices else 'cores'}")
-    with stop_signals() as stop:
+    with stop_signals() as stop, shared_gpus(num_workers, len(devices), display.say) as variables:
         workers = []
         for number in range(num_workers):
             order = [trial for group in [*groups[number:], *groups[:number]] for trial in group]
-            environment = environment_of(number, num_workers, devices)
+            environment = environment_of(number, num_workers, devices) | variables
             workers.append(Worker(environment, sweep.uri, order, passport, position, independent, failed_before))
         wait_for(workers, stop)
     return failures_of(workers, sweep, left)
