@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from job.cli import cluster, images, results, train
+from job.cli import cluster, export, images, results, train
 from job.cli.options import say
 from job.data.cores import share_processor
 from job.errors import JobError, TryAgain
@@ -17,7 +17,7 @@ from job.folder.local import local_errors
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]})
-for part in (images, train, results, cluster):
+for part in (images, train, results, export, cluster):
     app.add_typer(part.app)
 
 

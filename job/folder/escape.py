@@ -9,6 +9,8 @@ MOST_CELL = 32_000
 JOINERS = "\u200c\u200d"
 # Most text needs no look at each character: these are the categories Cc, Cf, Cs, Zl and Zp, and more.
 SUSPECT = re.compile(r"[^ -~\xa1-\xac\xae-\u02ff]")
+# Any ASCII punctuation may be escaped in Markdown; these mean something in the middle of a line.
+MARKUP = re.compile(r"[\\`*_{}\[\]<>|#&~!$]")
 # A spreadsheet takes a cell for a formula if it begins so, unless it is a number. The apostrophe is our escape.
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", re.IGNORECASE)
@@ -29,6 +31,11 @@ def visible(character: str) -> str:
     if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in JOINERS:
         return character
     return character.encode("unicode_escape").decode()
+
+
+def for_markdown(text: str) -> str:
+    """Return a text for one line of a Markdown page: escaped as on a terminal, and nothing in it is markup."""
+    return MARKUP.sub(r"\\\g<0>", for_terminal(text))
 
 
 def for_workbook(text: str) -> str:
