@@ -204,7 +204,7 @@ def test_sweep_without_a_finished_trial_or_a_pack_is_no_bundle(sweep: Path, tmp_
         export_bundle(open_folder(str(tmp_path / "empty")), target)
     spare = Path(shutil.copytree(sweep, tmp_path / "spare"))
     with pytest.raises(BadConfig, match="which is no file of a bundle"):
-        export_bundle(open_folder(str(spare)), open_folder(str(spare)))
+        export_bundle(open_folder(str(spare)), open_folder(str(spare)), "mlp")
     (spare / "trials" / "mlp" / "row.json").unlink()
     with pytest.raises(MissingInput, match="trial mlp has no row yet"):
         export_bundle(open_folder(str(spare)), target, "mlp")

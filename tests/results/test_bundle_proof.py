@@ -33,7 +33,7 @@ PACKAGES = ("numpy", "pillow", "onnxruntime")
 def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the finished sweep; no test may change it."""
     out = tmp_path_factory.mktemp("bundles") / "first"
-    told = export_bundle(open_folder(str(finished)), open_folder(str(out)))
+    told = export_bundle(open_folder(str(finished)), open_folder(str(out)), "1")
     assert "as job predict does in fp32" in told
     return out
 
@@ -94,7 +94,7 @@ def test_check_names_the_file_in_which_one_byte_is_changed(bundle: Path, tmp_pat
 
 
 def test_answers_of_another_model_are_refused(finished: Path, bundle: Path) -> None:
-    winner = choose_winner(open_folder(str(finished)))
+    winner = choose_winner(open_folder(str(finished)), "1")
     with torch.no_grad():
         winner.model.get_parameter("fc.bias").add_(torch.tensor([0.01, 0.0]))
     with pytest.raises(NotTheSame, match="no bundle was written") as failure:
@@ -108,12 +108,12 @@ def test_model_that_answers_no_numbers_leaves_no_bundle(spare_sweep: Path, tmp_p
         about, weights = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     weights["fc.bias"][0] = float("nan")
     save_file(weights, path, about)
-    done = job("export", spare_sweep, tmp_path / "out")
+    done = job("export", spare_sweep, tmp_path / "out", "--trial", "1")
     assert done.code == 70 and "no bundle was written" in done.err and not (tmp_path / "out").exists()
 
 
 def test_temperature_is_in_the_graph(finished: Path) -> None:
-    winner = replace(choose_winner(open_folder(str(finished))), temperature=2.5)
+    winner = replace(choose_winner(open_folder(str(finished)), "1"), temperature=2.5)
     image_HWC = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
     model = onnx_file(winner)
     shares, logits = open_session(model).run(["probabilities", "logits"], {"image": image_HWC})
@@ -141,7 +141,7 @@ def test_pixels_of_the_pack_stand_in_for_a_source_that_is_gone_or_changed(finish
         found = list(proofs(folder, replace(passport, source=source)))
         assert len(found) == 7 and not any(item.is_from_source for item in found)
         assert all(item.data.startswith(b"\x89PNG") for item in found)
-    winner = replace(choose_winner(folder), passport=replace(passport, source="/no/such"))
+    winner = replace(choose_winner(folder, "1"), passport=replace(passport, source="/no/such"))
     parity = prove(winner, folder, onnx_file(winner))
     assert parity.difference < 1e-5 and "7 from the pack, because the source does not have them" in parity.told()
 
