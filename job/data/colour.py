@@ -17,7 +17,8 @@ ToRgb = Callable[[Image.Image], Image.Image]
 def upright_rgb(image: Image.Image, orientation: int, short_side: int, to_rgb: ToRgb) -> NDArray[np.uint8]:
     """Return pixels_HWC of a loaded image, turned upright, with a shorter side of `short_side` pixels.
 
-    Bands give the same pixels as the whole: Pillow resizes each row on its own first, then the columns.
+    Bands give the same pixels as the whole where Pillow resizes each row on its own first, then the columns. From
+    version 13 on it begins with the columns of an image of over twice its width; there a value may differ by one level.
     """
     method = METHODS.get(orientation)
     width, height = image.size if orientation < 5 else image.size[::-1]
