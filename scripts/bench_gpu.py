@@ -74,10 +74,10 @@ def gpu(out: Annotated[Path, typer.Argument(help="A folder for gpu.md, the table
         folder = Path(name)
         test(table, dry)
         few = images or str(draw(folder / "few", 20 if dry else 250))
-        steps(table, folder, 20 if dry else 4000, [4] if dry else [4, 32, 256], 0.2 if dry else 10)
-        study(table, few, positive, folder, *((STUDY[:1], 5) if dry else (STUDY, divide)))
+        steps(table, folder, *((20, [4], 64, 0.1) if dry else (4000, [4, 32, 256], 224, 10)))
+        study(table, few, positive, folder, *(([(0.01, 2)], 1) if dry else (STUDY, divide)))
         for num_workers in (2,) if dry else (1, 2, 4, 8):
-            workers(table, few, positive, folder, num_workers, *((2, 1) if dry else (8, 12)))
+            workers(table, few, positive, folder, num_workers, *((2, 1, 64) if dry else (8, 12, 224)))
         start(few, runs=1 if dry else 3, sweep="")
     table.write()
 
@@ -106,12 +106,12 @@ def test(table: Table, dry: bool) -> None:
     return table.add("tests/training/test_gpu.py: exit code", done.returncode, outcome=outcome)
 
 
-def steps(table: Table, folder: Path, num_images: int, sizes: list[int], seconds: float) -> None:
+def steps(table: Table, folder: Path, num_images: int, sizes: list[int], image_size: int, seconds: float) -> None:
     """Measure training steps end to end: as they are, with torch's rendering, and with a pack in host memory."""
     run("prepare", draw(folder / "many", num_images), folder / "pack")
     for size in sizes:
         for form, where in (("", ""), (", torch renders", "render"), (", pack in host memory", "fed")):
-            found = measure_steps(folder / "pack", size, seconds, where)
+            found = measure_steps(folder / "pack", size, seconds, where, image_size)
             if "left_out" in found:
                 table.skip(f"steps, batch {size}{form}", found["left_out"])
                 continue
@@ -142,7 +142,7 @@ def study(table: Table, source: str, positive: str, folder: Path, trials: list[t
 
 
 def workers(table: Table, source: str, positive: str, folder: Path, num_workers: int, num_trials: int,
-            epochs: int) -> None:
+            epochs: int, image_size: int) -> None:
     """Train trials of batch 4 by several processes on one GPU, without and with MPS."""
     for form in ("", " with MPS"):
         if form and (num_workers == 1 or not shutil.which(MPS)):
@@ -150,7 +150,7 @@ def workers(table: Table, source: str, positive: str, folder: Path, num_workers:
                 table.skip(f"{num_workers} workers{form}", f"there is no {MPS}")
             continue
         sweep = folder / f"workers-{num_workers}{form.strip().replace(' ', '-')}"
-        trials = [Trial(trial=str(k), lr=0.001 * k, epochs=epochs, batch_size=4, weights="none")
+        trials = [Trial(trial=str(k), lr=0.001 * k, epochs=epochs, batch_size=4, image_size=image_size, weights="none")
                   for k in range(1, num_trials + 1)]
         sweep.mkdir()
         (sweep / "wanted.csv").write_text(format_grid(trials))

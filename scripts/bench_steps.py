@@ -89,10 +89,12 @@ def ceilings(machine: Machine) -> tuple[float, float]:
     return operations, 2 * large.nbytes / median_seconds(lambda: other.copy_(large), machine, 10)
 
 
-def begin(sweep: Path, batch_size: int, change: str = "") -> tuple[Trial, State, Batches, Machine]:
+def begin(sweep: Path, batch_size: int, change: str = "",
+          image_size: int = 224) -> tuple[Trial, State, Batches, Machine]:
     """Return a trial at its beginning, on a sweep's pack; change: as in `measure_steps`."""
     folder = open_folder(str(sweep))
-    passport, trial = read_passport(folder), Trial(lr=0.01, epochs=90, batch_size=batch_size, weights="none")
+    trial = Trial(lr=0.01, epochs=90, batch_size=batch_size, image_size=image_size, weights="none")
+    passport = read_passport(folder)
     assert passport, f"{sweep} has no pack"
     machine = choose_machine("auto")
     batches = load_batches(folder, passport, trial, machine.device, machine.dtype)
@@ -103,19 +105,20 @@ def begin(sweep: Path, batch_size: int, change: str = "") -> tuple[Trial, State,
     return trial, new_state(trial, model, machine, ""), batches, machine
 
 
-def measure_steps(sweep: Path, batch_size: int, seconds: float, change: str = "") -> dict[str, Any]:
+def measure_steps(sweep: Path, batch_size: int, seconds: float, change: str = "",
+                  image_size: int = 224) -> dict[str, Any]:
     """Return the figures of one batch size on a sweep's pack, from about `seconds` seconds of training.
 
     change, on a GPU: 'render': torch renders the images, not the kernel; 'fed': the pack stays in host memory.
     """
     with mock.patch("job.data.batches.rendering_kernel", lambda device: (None, "")) if change == "render" \
             else contextlib.nullcontext():
-        return measure(sweep, batch_size, seconds, change)
+        return measure(sweep, batch_size, seconds, change, image_size)
 
 
-def measure(sweep: Path, batch_size: int, seconds: float, change: str) -> dict[str, Any]:
+def measure(sweep: Path, batch_size: int, seconds: float, change: str, image_size: int) -> dict[str, Any]:
     """Return the figures of `measure_steps`."""
-    trial, state, batches, machine = begin(sweep, batch_size, change)
+    trial, state, batches, machine = begin(sweep, batch_size, change, image_size)
     num_train = len(batches.indices["train"])
     if num_train < batch_size:
         return {"left_out": f"there are {num_train} images for training"}
