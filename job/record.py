@@ -39,7 +39,8 @@ class Row:
     Medians are over epochs, as in the studies. For two classes, precision, recall, F1 and false negatives describe
     the positive class; for more, they are means over the classes, and errors are counted instead of false negatives.
     Test figures belong to the best epoch's weights; those of last_test_* belong to the last epoch's. Figures that end
-    in _at_threshold use the threshold that reached the wanted recall on validation; the others use 0.5.
+    in _at_threshold use the threshold that reached the wanted recall on validation; the others use 0.5. Probabilities
+    are calibrated: softmax(logits / temperature), of raw logits where there is no temperature, as in old rows.
     `trained_by` names the longer trial of the trajectory that wrote this row, if the trial was not trained alone; the
     seconds then run up to this trial's own last epoch.
     """
@@ -85,6 +86,20 @@ class Row:
     test_f1_at_threshold: float | None = None
     test_false_negatives_at_threshold: int | None = None
     test_confusion_at_threshold: list[list[int]] | None = None
+    temperature: float | None = None
+    val_nll: float | None = None
+    val_nll_calibrated: float | None = None
+    val_brier: float | None = None
+    val_ece: float | None = None
+    val_ece_low: float | None = None
+    val_ece_high: float | None = None
+    test_nll: float | None = None
+    test_nll_calibrated: float | None = None
+    test_brier: float | None = None
+    test_ece: float | None = None
+    test_ece_low: float | None = None
+    test_ece_high: float | None = None
+    calibration_note: str = ""
     classes: list[str] = field(default_factory=list)
     num_train: int = 0
     num_val: int = 0

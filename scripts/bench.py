@@ -18,6 +18,7 @@ from job.data.cores import share_processor
 share_processor()
 
 from bench_gpu import gpu
+from bench_predict import predict
 from bench_prepare import growth, prepare
 from bench_shared import shared
 from bench_start import start
@@ -26,7 +27,7 @@ from bench_trainers import epochs, grid
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help=__doc__)
-for command in (grid, epochs, steps, prepare, growth, start, shared, gpu):
+for command in (grid, epochs, steps, prepare, growth, predict, start, shared, gpu):
     app.command()(command)
 
 if __name__ == "__main__":

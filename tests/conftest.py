@@ -80,6 +80,18 @@ def spare_sweep(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "sweep", symlinks=True))
 
 
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep of three classes, 42 validation and 45 test images (`../images`); no test may change it."""
+    top = tmp_path_factory.mktemp("calibrated")
+    for n, label in enumerate(("disc", "bar", "ring") * 50):
+        draw(top / "images" / label / f"{label}{n:03d}.jpg", label, n)
+    (top / "g.csv").write_text("trial,lr,epochs,batch_size,image_size,weights\n1,.02,1,8,40,none\n2,.02,2,8,40,none\n")
+    source = ("--images", top / "images", "--val", 0.4, "--test", 0.3)
+    assert job("sweep", *source, "--grid", top / "g.csv", top / "sweep").code == 0
+    return top / "sweep"
+
+
 @pytest.fixture
 def three_rows(tmp_path: Path) -> LocalFolder:
     """A sweep of four trials that nobody trained; three have rows, and the second is the best and recommended."""

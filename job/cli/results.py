@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from job.cli.options import AsJson, Sweep, command, note, say
-from job.errors import BadData
+from job.cli.options import AsJson, Sweep, command, note, number, say
+from job.errors import BadConfig, BadData
 
 app = typer.Typer()
 
@@ -37,22 +37,41 @@ def gather(sweep: Sweep, watch: Annotated[bool, typer.Option(
 
 
 @command(app)
-def predict(sweep: Sweep, images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Paths or URIs.",
-                                                                       show_default=False)],
+def predict(sweep: Sweep,
+            images: Annotated[list[str], typer.Argument(
+                metavar="IMAGES", show_default=False,
+                help="Files, folders (with the folders in them), patterns such as 'new/*.jpg', s3:// prefixes.")],
             trial: Annotated[str, typer.Option(help="Use the best weights of this trial, not of the recommended one.",
-                                               show_default=False)] = "") -> None:
+                                               show_default=False)] = "",
+            coverage: Annotated[float, typer.Option(
+                **number(float), help="Share of images whose class is to be in their prediction set.  [default: 0.9]",
+                show_default=False)] = 0.9,
+            output: Annotated[str, typer.Option(
+                "--output", metavar="FILE.csv|FILE.jsonl", show_default=False,
+                help="Write the answers to this file, path or URI, instead of printing them.")] = "",
+            json: AsJson = False) -> None:
     """Classify images with the best weights of the recommended trial.
 
-    Prints class and confidence, one line per image. Where no trial is recommended, it says why, and needs --trial.
+    Prints class and calibrated confidence, one line per image, and `unsure` where its prediction set holds none or
+    several classes. Where no trial is recommended, it says why, and needs --trial.
     """
+    from job.data.named import images_named
     from job.folder.storage import open_folder
-    from job.results.predict import load_predictor
-    from job.results.terminal import print_predictions
 
-    predictor = load_predictor(open_folder(sweep), trial)
+    if output and json:
+        raise BadConfig("--output and --json: give one of them")
+    named = images_named(images)
+    # Not before the names are known: torch takes seconds to import.
+    from job.results.answers import check_output, show_predictions
+    from job.results.predict import load_predictor
+
+    if output:
+        check_output(output)
+    folder = open_folder(sweep)
+    predictor = load_predictor(folder, trial, coverage)
     for sentence in predictor.why:
         note(sentence)
-    print_predictions(predictor, predictor.predict(images))
+    show_predictions(folder, predictor, named, output, json)
 
 
 def print_summary(sweep: str, json: bool = False, indent: int | None = 1) -> None:

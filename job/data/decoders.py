@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -27,7 +27,10 @@ NOT_FOR_DECODERS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Task:
-    """A share of the images to decode; `hopeless`: the place of an image in it -> why it is rejected undecoded."""
+    """A share of the images to decode: into shards of a sweep's pack or, without a sweep, to hand over as pixels.
+
+    hopeless: the place of an image in it -> why it is rejected undecoded.
+    """
 
     source: str
     sweep: str
@@ -84,7 +87,7 @@ class Decoder:
         return self.process.wait()
 
 
-def in_processes(tasks: Sequence[Task], num_processes: int) -> Iterator[Any]:
+def in_processes(tasks: Sequence[Task], num_processes: int) -> Generator[Any, None, None]:
     """Yield the answers to the tasks, in order; raises the error that a process answers, TryAgain if one is killed.
 
     A task is not begun before the answer to the third of its predecessors per process is taken.

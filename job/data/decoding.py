@@ -31,7 +31,7 @@ def main(parent: int, connection_number: int, in_hand: int) -> None:
 
     from job.data.decoders import Task
     from job.data.memory import keep_freed_memory
-    from job.data.shards import make_share
+    from job.data.shards import hand_over, make_share
     from job.errors import JobError, TryAgain
     from job.folder.storage import open_folder
 
@@ -45,8 +45,10 @@ def main(parent: int, connection_number: int, in_hand: int) -> None:
             bounds.hopeless = task.hopeless
             answer: object
             try:
-                answer = make_share(open_folder(task.source), open_folder(task.sweep), task.names, task.short_side,
-                                    task.number, bounds.decode)
+                source = open_folder(task.source)
+                answer = make_share(source, open_folder(task.sweep), task.names, task.short_side, task.number,
+                                    bounds.decode) if task.sweep else hand_over(source, task.names, task.short_side,
+                                                                                bounds.decode)
             except JobError as error:
                 answer = error
             except MemoryError:

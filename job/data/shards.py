@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from job.data.cores import num_cores
 from job.data.decode import Rejected, decode
 from job.data.decoders import Task, in_processes
-from job.errors import MissingInput, TryAgain
+from job.errors import AccessDenied, JobError, MissingInput, TryAgain
 from job.folder.layout import digest
 from job.folder.storage import Folder
 
@@ -90,6 +90,15 @@ def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: 
     return share
 
 
+def hand_over(source: Folder, names: Sequence[str], short_side: int,
+              decode_one: Decode) -> list[NDArray[np.uint8] | Rejected | JobError]:
+    """Read and decode some images; return the pixels of each, or why it has none."""
+    answers: list[NDArray[np.uint8] | Rejected | JobError] = []
+    for place, (name, data) in enumerate(zip(names, read_ahead(source, names), strict=True)):
+        answers.append(decode_read(name, place, data, short_side, decode_one) if isinstance(data, bytes) else data)
+    return answers
+
+
 def decode_here(place: int, data: bytes, short_side: int) -> NDArray[np.uint8] | Rejected:
     """Decode the image at a place of a list, in this process and without its limits."""
     return decode(data, short_side)
@@ -97,27 +106,43 @@ def decode_here(place: int, data: bytes, short_side: int) -> NDArray[np.uint8] |
 
 def read_and_decode(source: Folder, names: Sequence[str], short_side: int,
                     decode_one: Decode = decode_here) -> Iterator[tuple[str, NDArray[np.uint8] | Rejected]]:
-    """Yield the SHA-256 of each image's file, and its pixels or the rejection; a few threads read ahead."""
-    def read(name: str) -> bytes | Rejected:
+    """Yield the SHA-256 of each image's file, and its pixels or the rejection; a few threads read ahead.
+
+    Raises AccessDenied for a file that may not be read: a pack is not made of what happens to be readable.
+    """
+    for place, (name, data) in enumerate(zip(names, read_ahead(source, names), strict=True)):
+        if isinstance(data, AccessDenied):
+            raise data
+        if isinstance(data, bytes):
+            yield hashlib.sha256(data).hexdigest(), decode_read(name, place, data, short_side, decode_one)
+        else:
+            yield "", data if isinstance(data, Rejected) else Rejected("missing")
+
+
+def decode_read(name: str, place: int, data: bytes, short_side: int,
+                decode_one: Decode) -> NDArray[np.uint8] | Rejected:
+    """Decode what was read of an image; raises TryAgain, with its name, if memory runs out."""
+    try:
+        return decode_one(place, data, short_side)
+    except TryAgain as error:
+        raise TryAgain(f"{name}: {error}") from None
+
+
+def read_ahead(source: Folder, names: Sequence[str]) -> Iterator[bytes | Rejected | MissingInput | AccessDenied]:
+    """Yield the bytes of each file, or why there are none; a few threads read ahead."""
+    def read(name: str) -> bytes | Rejected | MissingInput | AccessDenied:
         try:
             name.encode()
             return source.read(name)
         except UnicodeEncodeError:
             return Rejected("its name is not UTF-8")
-        except MissingInput:
-            return Rejected("missing")
+        except (MissingInput, AccessDenied) as error:
+            return error
 
     with ThreadPoolExecutor(NUM_READERS) as threads:
         rest = iter(names)
         reading = collections.deque(threads.submit(read, name) for name in itertools.islice(rest, NUM_READ_AHEAD))
-        for place, name in enumerate(names):
+        while reading:
             data = reading.popleft().result()
             reading.extend(threads.submit(read, name) for name in itertools.islice(rest, 1))
-            if isinstance(data, Rejected):
-                yield "", data
-                continue
-            try:
-                found = decode_one(place, data, short_side)
-            except TryAgain as error:
-                raise TryAgain(f"{name}: {error}") from None
-            yield hashlib.sha256(data).hexdigest(), found
+            yield data

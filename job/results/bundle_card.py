@@ -111,7 +111,7 @@ def confidence(winner: Winner) -> Iterator[str]:
     """Yield calibration and threshold."""
     row, about = winner.row, winner.about
     yield from ["## Confidence", ""]
-    fitted = getattr(row, "temperature", None) is not None
+    fitted = about.temperature is not None
     yield (f"Probabilities are the softmax of the logits divided by the temperature {winner.temperature:.6g}, fitted "
            "on validation." if fitted else "Probabilities are not calibrated: the trial has no temperature; 1 is used.")
     names = [spec.name for spec in fields(row) if any(part in spec.name for part in CALIBRATION)]

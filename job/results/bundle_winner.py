@@ -1,6 +1,5 @@
 """The trial that a bundle is made of: its weights, row and pack, read from the sweep and checked against each other."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +18,6 @@ from job.results.predict import Predictor, check_weights, load_predictor
 from job.training.machine import Machine
 from job.training.model import build_model
 from job.training.weights import About, parse_weights, read_about
-
-# A fitted temperature lies well within; another one would make all probabilities equal, or 0 and 1.
-LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-3, 1e3
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Winner:
 
     def decide(self, logits_K: Tensor) -> int:
         """Return the index of the class: the likeliest one, or by the threshold if the trial chose one."""
-        return self.about.classes.index(self.predictor.decide(logits_K)[0])
+        return self.about.classes.index(self.predictor.decide("", logits_K).label)
 
 
 def choose_winner(sweep: Folder, trial: str = "") -> Winner:
@@ -90,14 +86,4 @@ def choose_winner(sweep: Folder, trial: str = "") -> Winner:
     # The exporter wants the plain order of memory.
     model = build_model(about.trial, len(about.classes), weights, machine).eval().to(
         memory_format=torch.contiguous_format)
-    return Winner(predictor, about, row, passport, weights, model, temperature_of(row, where))
-
-
-def temperature_of(row: Row, where: str) -> float:
-    """Return the temperature that calibrates a trial's confidence, 1 if it has none; raises BadConfig."""
-    found = getattr(row, "temperature", None)
-    if found is None:
-        return 1.0
-    if not (math.isfinite(found) and LEAST_TEMPERATURE <= found <= MOST_TEMPERATURE):
-        raise BadConfig(f"{where}: the row's temperature is {found:g}; delete row.json to evaluate the trial again")
-    return float(found)
+    return Winner(predictor, about, row, passport, weights, model, about.temperature or 1.0)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from job.record import FIGURES
-from job.results.spreadsheet import HEADER_PIXELS, Page
+from job.results.spreadsheet import HEADER_PIXELS, SHARES_OF_BINS, Page
 from job.trial import Trial
 
 OF_IMAGES = {
@@ -16,6 +16,20 @@ OF_IMAGES = {
     "recall": "share of the class's images that are predicted as it", "f1": "harmonic mean of precision and recall",
     **{f"{name}_{end}": f"{end}er end of the exact 95% interval (Clopper-Pearson) of {name}"
        for name in ("precision", "recall") for end in ("low", "high")}}
+OF_BINS = {
+    "split": "val or test", "images": "images of the bin: all bins of a split have as many, to within one",
+    "lowest": "least probability of the predicted class in the bin", "highest": "greatest one in the bin",
+    "confidence": "mean probability of the predicted class in the bin",
+    "accuracy": "share of the bin's images that are right: as large as confidence, if that means what it says",
+    **{f"accuracy_{end}": f"{end}er end of the exact 95% interval (Clopper-Pearson) of accuracy"
+       for end in ("low", "high")}}
+OF_CALIBRATION = {
+    "nll": "negative log-likelihood of the raw probabilities",
+    "nll_calibrated": "negative log-likelihood of the calibrated probabilities",
+    "brier": "Brier score of the calibrated probabilities: mean over images of the classes' squared errors",
+    "ece": "calibration error: mean gap between confidence and accuracy in bins of equally many images",
+    "ece_low": "lower end of the 95% bootstrap interval of the calibration error",
+    "ece_high": "upper end of the 95% bootstrap interval of the calibration error"}
 OF_EPOCHS = {
     "epoch": "number of the pass over the training images",
     "train_loss": "mean loss over the epoch's training images as augmented, class weights and label smoothing included",
@@ -54,7 +68,12 @@ OF_ROWS = {
     **{f"test_{name}": f"{meaning}, by the best epoch's weights" for name, meaning in OF_TEST.items()},
     **{f"last_test_{name}": f"{meaning}, by the last epoch's weights" for name, meaning in OF_TEST.items()},
     **{f"test_{name}_at_threshold": f"{meaning}, at the threshold" for name, meaning in OF_TEST.items()},
-    "threshold": "probability from which an image counts as positive, for the wanted recall",
+    **{f"{split}_{name}": f"{meaning}, on {words}" for split, words in (("val", "validation"), ("test", "test"))
+       for name, meaning in OF_CALIBRATION.items()},
+    "temperature": "logits are divided by it before the softmax, so that probabilities mean what they say; fitted on "
+                   "validation",
+    "calibration_note": "why a figure of calibration is missing, or the temperature is 1",
+    "threshold": "calibrated probability from which an image counts as positive, for the wanted recall",
     "threshold_margin": "the threshold as a difference of logits",
     "val_recall_at_threshold": "recall of the positive class that the threshold reached on validation",
     "classes": "class names, in the order of the confusion matrix",
@@ -70,15 +89,18 @@ OF_ROWS = {
 UNITS = {"rotation": "degrees", "image_size": "pixels", "blur": "pixels", "images_per_second": "images/s",
          "epochs": "epochs", "step_size": "epochs", "warmup": "epochs", "stop_patience": "epochs",
          "epochs_run": "epochs", "batch_size": "images", "images": "images"}
-SHARES = ("_acc", "_precision", "_recall", "f1", "_auc", "_low", "_high", "probability", "threshold")
+SHARES = ("_acc", "_precision", "_recall", "f1", "_auc", "_low", "_high", "_ece", "probability", "threshold")
 SHARES_OF_CLASS = ("precision", "recall")
 SHEETS_OF_IMAGES = ("Mistakes", "Per class")
+SHEET_OF_BINS = "Confidence"
 
 
 def meaning_of(sheet: str, name: str) -> str:
     """Return what a column of a sheet means; raises KeyError for a name that is described nowhere."""
     if sheet in SHEETS_OF_IMAGES:
         return OF_IMAGES[name]
+    if sheet == SHEET_OF_BINS:
+        return OF_BINS[name]
     if sheet.startswith("Trial"):
         return OF_EPOCHS[name]
     for part, text in PARTS.items():
@@ -100,7 +122,11 @@ def unit_of(sheet: str, name: str) -> str:
         return "images"
     if plain.startswith("p_vs_") or plain.endswith(SHARES) or (sheet in SHEETS_OF_IMAGES and plain in SHARES_OF_CLASS):
         return "0 to 1"
-    return "s" if plain.endswith("seconds") else "nats" if plain.endswith("_loss") else ""
+    if plain in SHARES_OF_BINS:
+        return "0 to 1"
+    if plain.endswith("_brier"):
+        return "0 to 2"
+    return "s" if plain.endswith("seconds") else "nats" if plain.endswith(("_loss", "_nll", "_nll_calibrated")) else ""
 
 
 def write_columns(page: Page, columns: Sequence[tuple[str, str, str]]) -> None:

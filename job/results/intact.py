@@ -11,7 +11,8 @@ from job.folder.grid import trial_of
 from job.folder.layout import epochs_file, read_epochs, read_parsed, read_row, trial_file
 from job.folder.storage import Folder, join
 from job.record import Epoch, Row
-from job.results.predictions import checked_predictions
+from job.results.predictions import with_sets
+from job.results.sets import Sets
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class Trials:
     rows: dict[str, Row] = field(default_factory=dict)
     epochs: dict[str, list[Epoch]] = field(default_factory=dict)
     predictions: dict[str, pd.DataFrame] = field(default_factory=dict)
+    sets: dict[str, Sets] = field(default_factory=dict)
     damaged: list[Damage] = field(default_factory=list)
 
     def leave_out(self, damage: Damage) -> None:
         """Drop a trial with a damaged file."""
-        for found in (self.rows, self.epochs, self.predictions):
+        for found in (self.rows, self.epochs, self.predictions, self.sets):
             found.pop(damage.trial, None)
         self.damaged.append(damage)
 
@@ -75,14 +77,14 @@ def intact_row(sweep: Folder, trial: str) -> Row | Damage | None:
 
 
 def read_predictions(sweep: Folder, trials: Trials, pack_hash: str) -> None:
-    """Add the predictions on the images of this pack; a trial whose file is damaged is left out."""
+    """Add predictions and their sets on the images of this pack; a trial whose file is damaged is left out."""
     for name, row in list(trials.rows.items()):
         if row.status == "failed" or row.pack_hash != pack_hash:
             continue
         file = trial_file(name, "predictions.csv")
-        parse = functools.partial(checked_predictions, classes=row.classes)
+        parse = functools.partial(with_sets, classes=row.classes)
         try:
-            trials.predictions[name] = read_parsed(sweep, file, parse)
+            trials.predictions[name], trials.sets[name] = read_parsed(sweep, file, parse)
         except MissingInput:
             continue
         except ValueError as error:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from job.folder.escape import from_csv
+from job.results.sets import COVERAGE, PROBABILITY, Sets, sets_of
 
 TEXTS = ("image", "label", "predicted")
-# The header of a class's probability; earlier versions wrote a blank instead of the underscore.
-PROBABILITY, OLD_PROBABILITY = "p_", "p "
+# Of the header of a class's probability; earlier versions wrote a blank instead of the underscore.
+OLD_PROBABILITY = "p "
 # Of more classes a summary keeps the probability of the predicted class alone: 200 trials share the memory.
 MOST_PROBABILITIES = 10
 
@@ -71,10 +72,26 @@ def check_header(data: bytes) -> None:
 
 
 def checked_predictions(data: bytes, classes: Sequence[str]) -> pd.DataFrame:
+    """Return a predictions.csv as `whole_predictions` does; of more than 10 classes, without the columns p_CLASS."""
+    return trimmed(whole_predictions(data, classes), classes)
+
+
+def with_sets(data: bytes, classes: Sequence[str]) -> tuple[pd.DataFrame, Sets]:
+    """Return what `checked_predictions` does, and the prediction sets that follow from all probabilities."""
+    table = whole_predictions(data, classes)
+    return trimmed(table, classes), sets_of(table, classes, COVERAGE)
+
+
+def trimmed(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return the table of predictions without the probabilities of the classes, if those are many."""
+    return table if len(classes) <= MOST_PROBABILITIES else table.drop(columns=[PROBABILITY + name for name in classes])
+
+
+def whole_predictions(data: bytes, classes: Sequence[str]) -> pd.DataFrame:
     """Return a predictions.csv as `predictions_table` does, with the column `probability` of the predicted class.
 
-    Of more than 10 classes, the columns p_CLASS are left out. Raises ValueError for a damaged file: no validation
-    image, an image twice, a label that is none of the row's classes, or columns that are not theirs.
+    Raises ValueError for a damaged file: no validation image, an image twice, a label that is none of the row's
+    classes, or columns that are not theirs.
     """
     table = predictions_table(data)
     if not (table["split"] == "val").any():
@@ -89,5 +106,4 @@ def checked_predictions(data: bytes, classes: Sequence[str]) -> pd.DataFrame:
         raise ValueError("the columns of probabilities are not those of the classes")
     places = pd.Index(columns).get_indexer(PROBABILITY + table["predicted"])
     found = table[columns].to_numpy(dtype=float)
-    table["probability"] = found[range(len(table)), places]
-    return table if len(columns) <= MOST_PROBABILITIES else table.drop(columns=columns)
+    return table.assign(probability=found[range(len(table)), places])

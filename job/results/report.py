@@ -14,6 +14,7 @@ from job.folder.storage import Folder
 from job.record import FIGURES
 from job.results.exact import Share
 from job.results.figures import per_class, pr_points, roc_points
+from job.results.reliability import calibration_facts, reliability
 from job.results.report_charts import MOST_LINES, MOST_POINTS, Chart, Line, Point, chart, epoch_lines
 from job.results.report_images import MOST_MISTAKES, SPLIT_NAMES, Pictures, pictures
 from job.results.report_tables import (
@@ -27,8 +28,8 @@ from job.results.report_tables import (
 from job.results.summary import Summary
 
 SECTIONS = {"trials": "Trials", "curves": "Curves", "heat-map": "Heat map", "confusion": "Confusion matrix",
-            "mistakes": "Labels to check", "classes": "Per class", "rates": "Thresholds", "spent": "Spent",
-            "passport": "Data", "settings": "Settings"}
+            "mistakes": "Labels to check", "classes": "Per class", "confidence": "Confidence", "rates": "Thresholds",
+            "spent": "Spent", "passport": "Data", "settings": "Settings"}
 MOST_RATE_POINTS = 200
 
 
@@ -129,10 +130,11 @@ def curves_note(summary: Summary) -> str:
 
 def of_one_trial(summary: Summary, sweep: Folder) -> dict[str, Any]:
     """Return the parts of the page that are about the recommended trial, or about the best if none is recommended."""
-    trial = summary.recommendation.trial or next(iter(summary.table[summary.table["rank"] == 1]["trial"]), "")
+    trial = summary.shown_trial
     if not trial:
         texts = dict.fromkeys(("shown_trial", "mistakes_note", "rank_note", "rates_note", "positive"), "")
-        return {**texts, "pictures": Pictures([]), "per_class": [], "rates": [],
+        return {**texts, "pictures": Pictures([]), "per_class": [], "rates": [], "bins": [],
+                "diagram": None, "calibration": [],
                 "no_pictures": "No trial is ranked, so there are no predictions."}
     line = summary.table.set_index("trial").loc[trial]
     classes = [str(name) for name in line["classes"]]
@@ -142,7 +144,11 @@ def of_one_trial(summary: Summary, sweep: Folder) -> dict[str, Any]:
     tables = [(f"{matrix.title}, {matrix.num_images} images", matrix.split,
                per_class(matrix.confusion, classes).to_dict("records")) for matrix in found.matrices]
     rates = list(rate_charts(predictions, summary.positive)) if predictions is not None else []
-    return {"shown_trial": trial, "pictures": found, "per_class": tables, "rates": rates,
+    bins = reliability(predictions) if predictions is not None else pd.DataFrame()
+    sets = [("prediction sets", str(summary.sets[trial]))] if trial in summary.sets else []
+    return {"diagram": diagram(bins), "bins": bins.to_dict("records"),
+            "calibration": calibration_facts(line) + sets, "shown_trial": trial, "pictures": found,
+            "per_class": tables, "rates": rates,
             "rank_note": "" if summary.recommendation.trial else ", ranked first but not recommended",
             "mistakes_note": mistakes_note(found), "rates_note": rates_note(line), "positive": summary.positive,
             "no_pictures": f"Trial {trial} has no predictions that can be read."}
@@ -176,6 +182,19 @@ def rate_charts(predictions: pd.DataFrame, positive: str) -> Iterator[Chart]:
                          ("pr", ("Precision and recall", "recall", "precision"))):
         if found_chart := chart(name, titles, lines[name], unit=True, text=text):
             yield found_chart
+
+
+def diagram(bins: pd.DataFrame) -> Chart | None:
+    """Return the reliability diagram of these bins: a line per split with intervals, and the diagonal; None without."""
+    if bins.empty:
+        return None
+    lines = [Line("as sure as right", [Point(0.0, 0.0), Point(1.0, 1.0)], 7, 1, order=2)]
+    for number, (split, part) in enumerate(bins.groupby("split", sort=False)):
+        points = [Point(line["confidence"], line["accuracy"], low=line["accuracy_low"], high=line["accuracy_high"])
+                  for line in part.to_dict("records")]
+        lines.append(Line(SPLIT_NAMES[str(split)].lower(), points, number, 0, split == "test", number))
+    return chart("reliability", ("Reliability", "confidence", "accuracy"), lines, unit=True,
+                 text="Accuracy of the images in a bin, by their mean confidence; on the diagonal both are the same.")
 
 
 def rates_note(line: pd.Series) -> str:

@@ -26,13 +26,15 @@ SHORT_LABEL = 10
 
 @dataclass(frozen=True)
 class Point:
-    """A value of a line, and its place in pixels of the drawing."""
+    """A value of a line, and its place in pixels of the drawing. low, high: the ends of its interval, if it has one."""
 
     at: float
     value: float
     x: float = 0.0
     y: float = 0.0
     is_best: bool = False
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)

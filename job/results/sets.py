@@ -12,8 +12,11 @@ import numpy as np
 import pandas as pd
 
 from job.errors import BadConfig
+from job.results.exact import Share, share
 
 PROBABILITY = "p_"
+# That of `job gather`, and of `job predict` where no other is asked for.
+COVERAGE = 0.9
 
 # What rounding moves a probability by, at most.
 ROUNDING = 1e-9
@@ -61,6 +64,19 @@ class Sets:
     num_covered: int = 0
     num_test: int = 0
     mean_size: float = 0.0
+
+    @property
+    def covered(self) -> Share | None:
+        """How many test images have their class in their set, with the exact interval; None without test images."""
+        return share(self.num_covered, self.num_test) if self.num_test else None
+
+    def __str__(self) -> str:
+        if self.limit is None:
+            return f"no prediction sets: {self.reason}"
+        text = f"prediction sets of coverage {self.coverage:g}, calibrated on validation"
+        if not self.covered:
+            return f"{text}; without a test split their coverage is not checked"
+        return f"{text}: on test the class is in its set for {self.covered}, mean size {self.mean_size:.2f}"
 
 
 def sets_of(predictions: pd.DataFrame, classes: Sequence[str], coverage: float) -> Sets:

@@ -16,6 +16,7 @@ from job.folder.escape import for_workbook
 # Seconds have the digits that they need: 0.52, 14.3, 1,204.
 NUMBERS = {"figure": "0.0000", "loss": "[>=10000]0.00E+00;0.0000", "p": "[=0]0;[<0.0001]0.0E+00;0.0000",
            "seconds": "[<10]0.00;[<1000]0.0;#,##0", "plain": "General"}
+SHARES_OF_BINS = ("lowest", "highest", "confidence", "accuracy")
 WIDEST = 44
 PRINT_PERCENT = 65
 HEADER_PIXELS = 40
@@ -27,13 +28,13 @@ GREEN, BLUE, GREY = "#DDF3DA", "#DCE9F7", "#D9E2EC"
 def kind_of(name: str) -> str:
     """Return which of NUMBERS the column or line with this name has."""
     name = name.removesuffix("_at_threshold")
-    if name.endswith("_loss"):
+    if name.endswith(("_loss", "_nll", "_nll_calibrated")):
         return "loss"
     if name.startswith("p_vs_"):
         return "p"
-    if name.endswith(("_acc", "_precision", "_recall", "_f1", "_auc", "_low", "_high", "threshold")):
+    if name.endswith(("_acc", "_precision", "_recall", "_f1", "_auc", "_low", "_high", "_brier", "_ece", "threshold")):
         return "figure"
-    if name in ("precision", "recall", "f1", "probability"):
+    if name in ("precision", "recall", "f1", "probability", "temperature", *SHARES_OF_BINS):
         return "figure"
     if "second" in name:
         return "seconds"

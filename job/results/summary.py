@@ -28,6 +28,8 @@ from job.results.compare import (
 from job.results.intact import Damage, read_predictions, read_trials, refuse_damaged
 from job.results.next_grid import next_grid
 from job.results.recommend import Recommendation, recommend
+from job.results.reliability import confidence_notes
+from job.results.sets import Sets
 from job.trial import Trial, is_max
 
 
@@ -50,13 +52,15 @@ class Summary:
     table: one line per trial with the fields of Trial and Row, `rank` (1 is first), and the tests against the baseline
     and the best trial (`against_baseline`, `judge`). Failed trials and rows of another pack have rank NaN: the figures
     of another pack describe other images. epochs: trial -> its table of epochs. predictions: ranked trial -> its
-    images, as `checked_predictions` gives them. passport: that of the pack, checked; None without a pack, or where it
-    is damaged. damaged: files that cannot be read; their trials are left out.
+    images, as `checked_predictions` gives them. sets: their prediction sets of coverage 0.9. passport: that of the
+    pack, checked; None without a pack, or where it is damaged. damaged: files that cannot be read; their trials are
+    left out.
     """
 
     table: pd.DataFrame
     epochs: dict[str, pd.DataFrame]
     predictions: dict[str, pd.DataFrame]
+    sets: dict[str, Sets]
     recommendation: Recommendation
     passport: Passport | None
     monitor: str
@@ -86,16 +90,26 @@ class Summary:
         """The class that precision, recall and false negatives describe if there are two classes, else ''."""
         return self.classes[1] if len(self.classes) == 2 else ""
 
+    @property
+    def shown_trial(self) -> str:
+        """The trial whose images, classes and confidence are shown: the recommended one, else that ranked first."""
+        first = self.table[self.table["rank"] == 1]["trial"]
+        return self.recommendation.trial or next(iter(first), "")
+
     def about(self) -> dict[str, Any]:
         """Return what summary.json holds."""
         recommendation = asdict(self.recommendation) | {"trial": self.recommendation.trial or None}
         found = {"best": recommendation["trial"], "recommendation": recommendation, "sorted_by": self.monitor,
+                 "sets": [{"trial": name, **asdict(found)} for name, found in self.sets.items()],
                  "notes": self.notes(), "missing": self.missing, "failed": self.failed, "other_pack": self.other_pack}
         return found | ({"damaged": [asdict(item) for item in self.damaged]} if self.damaged else {})
 
     def notes(self) -> list[str]:
         """Return the notes below the table, one sentence each; the recommendation's own sentences stand above it."""
-        found = [*self.warnings, *verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
+        shown = self.table[self.table["trial"] == self.shown_trial]
+        confidence = [note for _, line in shown.iterrows()
+                      for note in confidence_notes(self.shown_trial, line, self.sets.get(self.shown_trial))]
+        found = [*self.warnings, *confidence, *verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
         if self.next_trials:
             command = shlex.join(["job", "sweep", "--grid", join(self.uri, NEXT_GRID), self.uri])
             found.append(f"{NEXT_GRID} is the grid with these trials added; to train them: {command}")
@@ -138,7 +152,7 @@ def collect(sweep: Folder) -> Summary:
     next_trials, next_notes = next_grid(table, grid_trials)
     passport, warnings = passport_of(sweep)
     return Summary(table, {name: epochs_table(epochs) for name, epochs in trials.epochs.items()}, predictions,
-                   recommendation, passport, monitor,
+                   {name: trials.sets[name] for name in predictions}, recommendation, passport, monitor,
                    warnings=[*never_notes(recommendation.trial, predictions), *warnings], repeats=repeats(table),
                    next_trials=[*grid_trials, *next_trials] if next_trials else [], next_notes=next_notes,
                    missing=[name for name in grid if name not in found],

@@ -1,8 +1,7 @@
 """The tables and notes that commands print, each on a console that the caller may pass in."""
 
 import os
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from job.errors import BadData, JobError, redacted
 from job.folder.escape import for_terminal, lines_for_terminal
 from job.folder.layout import NEXT_GRID, REPORT
 from job.folder.storage import Folder, join
@@ -24,7 +22,6 @@ from job.results.summary import Summary, settings_of
 from job.training.display import clock, plural
 
 if TYPE_CHECKING:
-    from job.results.predict import Prediction, Predictor
     from job.training.plan import Run
 
 # The columns of `job gather` after the settings: heading, format, and how early a narrow screen drops it (0: never).
@@ -96,29 +93,6 @@ def print_line(screen: Console, text: str, whole: bool = False, style: str | Non
     """Print a sentence; whole: never break the line, so that a path or a command in it can be copied."""
     screen.print(lines_for_terminal(text), markup=False, highlight=False, style=style,
                  soft_wrap=whole or not screen.is_terminal)
-
-
-def print_predictions(predictor: "Predictor", predictions: "Iterable[Prediction]") -> None:
-    """Print the rule of decision, then one line per image; raises BadData at the end if an image could not be read."""
-    # Gathering needs no Pillow.
-    from job.data.decode import Rejected
-
-    rule = "" if predictor.threshold is None else (
-        f"; '{for_terminal(predictor.classes[1])}' if its probability is at least {predictor.threshold:.6g} "
-        f"(validation recall {predictor.val_recall or 0:.0%})")
-    for damage in predictor.damaged:
-        print(f"job: left out, because a file is damaged: {lines_for_terminal(str(damage))}", file=sys.stderr)
-    print(f"best weights of trial {predictor.trial}{rule}")
-    bad: list[JobError] = []
-    for item in predictions:
-        if item.error:
-            reason = item.error.reason if isinstance(item.error, Rejected) else str(item.error)
-            bad.append(BadData(reason) if isinstance(item.error, Rejected) else item.error)
-            print(for_terminal(f"{redacted(item.image)}  not read: {reason}"))
-        else:
-            print(for_terminal(f"{redacted(item.image)}  {item.label}  {item.confidence:.3f}"))
-    if bad:
-        raise type(bad[0])(f"{len(bad)} of the images could not be read; the first: {bad[0]}")
 
 
 def shown(value: object, kind: str = "") -> str:

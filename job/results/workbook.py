@@ -6,8 +6,9 @@ from job.results.columns import write_columns
 from job.results.spreadsheet import Book, Page
 from job.results.summary import Summary, natural, settings_of
 from job.results.workbook_condensed import CONDENSED, write_condensed
+from job.results.workbook_confidence import write_confidence
 from job.results.workbook_start import write_start
-from job.results.workbook_tables import shown_trial, write_classes, write_mistakes, write_repeats, write_summary
+from job.results.workbook_tables import write_classes, write_mistakes, write_repeats, write_summary
 from job.results.workbook_trial import TrialSheet, write_trial
 
 # A workbook of more sheets opens slowly and is not leafed through; the trials ranked highest have one.
@@ -19,21 +20,23 @@ def workbook_bytes(summary: Summary) -> bytes:
     buffer = io.BytesIO()
     book = Book(buffer)
     start, table = book.page("Start here"), book.page("Summary")
-    wrong, classes, condensed = (book.page(name) for name in ("Mistakes", "Per class", "Condensed"))
+    wrong, classes, confidence, condensed = (book.page(name) for name in ("Mistakes", "Per class", "Confidence",
+                                                                             "Condensed"))
     repeats = [book.page("Repeats")] if len(summary.repeats) else []
     columns = book.page("Columns")
     sheets, cuts = write_trials(book, summary, start)
-    trial = shown_trial(summary)
-    write_start(start, summary, sheets, [table, wrong, classes, condensed, *repeats, columns], cuts)
+    trial = summary.shown_trial
+    write_start(start, summary, sheets, [table, wrong, classes, confidence, condensed, *repeats, columns], cuts)
     write_summary(table, summary, sheets)
     write_mistakes(wrong, summary, trial)
     write_classes(classes, summary, trial)
+    write_confidence(confidence, summary, trial)
     in_order = summary.table.iloc[sorted(range(len(summary.table)), key=lambda place: natural(
         summary.table["trial"].iloc[place]))]
     write_condensed(condensed, in_order, sheets, summary.epochs)
     for page in repeats:
         write_repeats(page, summary.repeats)
-    order = [page.name for page in (start, table, wrong, classes, condensed, *repeats)]
+    order = [page.name for page in (start, table, wrong, classes, confidence, condensed, *repeats)]
     write_columns(columns, sorted(book.columns, key=lambda found: (*order, found[0]).index(found[0])))
     book.workbook.close()
     return buffer.getvalue()

@@ -10,7 +10,7 @@ from job.results.spreadsheet import LINE_PIXELS, Page, kind_of
 from job.results.summary import Summary
 from job.results.workbook_cells import add_scale, write_confusion, write_heat_map
 from job.results.workbook_curves import add_curves
-from job.results.workbook_tables import confusions, shown_trial
+from job.results.workbook_tables import confusions
 from job.results.workbook_trial import TrialSheet
 
 # The whole table is in Summary; here are the trials ranked highest.
@@ -36,7 +36,7 @@ def write_start(page: Page, summary: Summary, sheets: dict[str, TrialSheet], oth
     top = row + 2
     below = write_trials(page, summary, sheets, columns, top)
     under = top + 1 + add_curves(page, summary, sheets, (top, len(columns)))
-    trial = shown_trial(summary)
+    trial = summary.shown_trial
     values = heat_map(summary.table, f"best_{summary.monitor}")
     if values is not None:
         wide = len(values.columns) + 2 > len(columns)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from job.record import FIGURES
 from job.results.figures import confusion_of, mistakes, per_class
+from job.results.reliability import FIGURES as CALIBRATION
 from job.results.spreadsheet import Page, header, kind_of, write_table
 from job.results.summary import Summary, has_values, settings_of
 from job.results.workbook_trial import TrialSheet
@@ -19,7 +20,8 @@ AT_THRESHOLD = ("threshold", "val_recall_at_threshold", "test_acc_at_threshold",
                 "test_confusion_at_threshold")
 FIRST = ("best_val_acc", "best_val_loss", "verdict", "beats_baseline", "best_epoch", "p_vs_baseline",
          "p_vs_baseline_holm", "p_vs_best", "p_vs_best_holm", "best_train_acc", "best_train_loss", *OF_TEST,
-         *AT_THRESHOLD)
+         *AT_THRESHOLD, "temperature", *(f"{split}_{name}" for split in ("val", "test") for name in CALIBRATION),
+         "calibration_note")
 # Each group is folded; the column after it, which carries the button that unfolds it, is not.
 FOLDED = (tuple(f"median_{name}" for name in FIGURES), tuple(f"last_{name}" for name in FIGURES),
           ("num_train", "num_val", "num_test", "device", "precision_used", "host", "image", "versions", "git_commit",
@@ -59,12 +61,6 @@ def write_repeats(page: Page, repeats: pd.DataFrame) -> None:
     """Write mean and spread over seeds, one line per setting."""
     write_table(page, list(repeats.columns), repeats.to_dict("records"))
     page.close(1, 0)
-
-
-def shown_trial(summary: Summary) -> str:
-    """Return the trial whose mistakes and classes are shown: the recommended one, else that ranked first, else ''."""
-    first = summary.table[summary.table["rank"] == 1]["trial"]
-    return summary.recommendation.trial or next(iter(first), "")
 
 
 def confusions(summary: Summary, trial: str) -> dict[str, list[list[int]]]:

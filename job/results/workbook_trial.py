@@ -12,7 +12,8 @@ from job.record import FIGURES
 from job.results.spreadsheet import Page, kind_of
 
 FACTS = ("status", "cause", "best_epoch", "best_reason", "best_val_acc", "best_val_loss", "test_acc", "test_recall",
-         "test_false_negatives", "test_errors", "seconds")
+         "test_false_negatives", "test_errors", "temperature", "test_nll", "test_nll_calibrated", "test_ece",
+         "calibration_note", "seconds")
 # Folded, so that the charts stand on the first screen.
 FOLDED = ("images_per_second", "train_seconds", "val_seconds")
 EPOCH_COLUMN = 3

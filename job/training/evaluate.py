@@ -113,11 +113,15 @@ def choose_threshold(margins_N: Tensor, positive_N: Tensor, recall: float) -> fl
     return float((lowest + below.max()) / 2 if len(below) else lowest - 0.5)
 
 
-def figures_at_threshold(val: Evaluation, test: Evaluation | None, recall: float) -> dict[str, Any]:
-    """Return, for two classes, the threshold that reaches a recall on validation, and the figures at that threshold."""
+def figures_at_threshold(val: Evaluation, test: Evaluation | None, recall: float,
+                         temperature: float = 1.0) -> dict[str, Any]:
+    """Return, for two classes, the threshold that reaches a recall on validation, and the figures at that threshold.
+
+    `threshold_margin` is a margin of logits, by which is decided; `threshold` the calibrated probability there.
+    """
     margins_N, positive_N = positive_margins(val), val.labels_N == 1
     margin = choose_threshold(margins_N, positive_N, recall)
-    figures = {"threshold": torch.tensor(margin).sigmoid().item(), "threshold_margin": margin,
+    figures = {"threshold": torch.tensor(margin / temperature).sigmoid().item(), "threshold_margin": margin,
                "val_recall_at_threshold": (margins_N[positive_N] >= margin).double().mean().item()}
     if test:
         confusion_KK = confusion_matrix((positive_margins(test) >= margin).long(), test.labels_N, 2)

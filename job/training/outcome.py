@@ -15,6 +15,7 @@ from job.folder.lease import Busy, Lease, claim, held
 from job.folder.patience import patiently
 from job.folder.storage import Folder, join
 from job.record import Epoch, Row, row_to_json, summarise
+from job.training.calibration import calibration_figures
 from job.training.evaluate import Evaluation, evaluate, figures_at_threshold, figures_on_test
 from job.training.host import circumstances
 from job.training.machine import Machine
@@ -109,9 +110,11 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
             figures |= {f"last_{name}": last[name] for name in LAST_FIGURES if name in last}
         if test:
             figures |= figures_on_test(test, num_classes)
+        figures |= calibration_figures(val, test)
+        temperature = figures.get("temperature", 1.0)
         if trial.recall and num_classes == 2:
-            figures |= figures_at_threshold(val, test, trial.recall)
-        predictions = predictions_csv({"val": val, "test": test}, batches, passport.classes)
+            figures |= figures_at_threshold(val, test, trial.recall, temperature)
+        predictions = predictions_csv({"val": val, "test": test}, batches, passport.classes, temperature)
     diverged = bool(state.history) and state.history[-1].diverged
     row = Row(settings=asdict(trial), status="diverged" if diverged else "done", cause=why_ended(trial, state.history),
               **figures, num_train=len(batches.indices["train"]), num_val=len(batches.indices["val"]),
@@ -120,11 +123,12 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
     return row, predictions
 
 
-def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches, classes: Sequence[str]) -> bytes:
+def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches, classes: Sequence[str],
+                    temperature: float) -> bytes:
     """Return a CSV with a line per image: split, image, label, predicted class, whether it is correct, p_CLASS.
 
-    The last are the probabilities of the classes. Names that a spreadsheet would take for formulas are escaped by
-    `for_csv`.
+    The last are the calibrated probabilities of the classes. Names that a spreadsheet would take for formulas are
+    escaped by `for_csv`.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -132,9 +136,11 @@ def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches,
     for split, evaluation in evaluations.items():
         if evaluation:
             images = [batches.names[index] for index in batches.indices[split].tolist()]
-            probabilities_NK = evaluation.logits_NK.double().softmax(1).tolist()
-            for image, label, probabilities in zip(images, evaluation.labels_N.tolist(), probabilities_NK, strict=True):
-                predicted = probabilities.index(max(probabilities))
+            probabilities_NK = (evaluation.logits_NK.double() / temperature).softmax(1).tolist()
+            # Of the logits, as everywhere: two probabilities may round to the same number.
+            predicted_N = evaluation.logits_NK.argmax(1).tolist()
+            for image, label, predicted, probabilities in zip(images, evaluation.labels_N.tolist(), predicted_N,
+                                                              probabilities_NK, strict=True):
                 writer.writerow([split, *map(for_csv, (image, classes[label], classes[predicted])), predicted == label,
                                  *probabilities])
     return text.getvalue().encode()

@@ -139,8 +139,9 @@ class Records:
             self.put("predictions.csv", predictions)
             about = {"settings": asdict(self.trial), "classes": self.passport.classes, "epoch": row.best_epoch,
                      "threshold": row.threshold, "threshold_margin": row.threshold_margin,
-                     "val_recall": row.val_recall_at_threshold, "precision": self.machine.precision,
-                     "short_side": self.passport.options["short_side"], "pack_hash": self.passport.pack_hash}
+                     "val_recall": row.val_recall_at_threshold, "temperature": row.temperature,
+                     "precision": self.machine.precision, "short_side": self.passport.options["short_side"],
+                     "pack_hash": self.passport.pack_hash}
             self.put("best.safetensors", weights_to_bytes(state.best_weights, about))
         self.put(file_name(state.epoch + 1), end_events(row, shown))
         self.outbox.flush(self.patience_seconds)

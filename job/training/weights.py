@@ -19,13 +19,15 @@ from torchvision.models import ResNet18_Weights
 
 from job.errors import BadConfig, BadData, MissingInput
 from job.folder.untrusted import bounded_json, check_types, check_unicode
-from job.trial import ImageOptions, Trial
+from job.trial import ImageOptions, Trial, brief
 
 # What torch.load raises for a damaged file or for a file of another kind; found by flipping bytes.
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
               AttributeError, OverflowError, AssertionError, struct.error)
 WEIGHTS_FILE = "resnet18-f37072fd.pth"
 DOWNLOAD_PAUSES_SECONDS = (1, 5)
+# Far around what `fit_temperature` gives.
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-3, 1e3
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], trial: Trial) -> None:
@@ -105,6 +107,7 @@ class About:
     threshold: float | None = None
     threshold_margin: float | None = None
     val_recall: float | None = None
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         ImageOptions(short_side=self.short_side)
@@ -112,6 +115,8 @@ class About:
             raise ValueError("classes are not two or more different names")
         if self.threshold_margin is not None and len(self.classes) != 2:
             raise ValueError(f"a threshold for {len(self.classes)} classes")
+        if self.temperature is not None and not LEAST_TEMPERATURE <= self.temperature <= MOST_TEMPERATURE:
+            raise ValueError(f"temperature is {brief(self.temperature)}")
 
 
 def read_about(data: bytes, where: str) -> About:

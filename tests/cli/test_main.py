@@ -96,14 +96,14 @@ def test_both_names_import_the_same() -> None:
 def test_predict_of_what_does_not_exist_exits_66(finished: Path, tmp_path: Path) -> None:
     assert job("predict", finished, tmp_path / "gone.jpg", "--trial", "1").code == 66
     folder = job("predict", finished, tmp_path, "--trial", "1")
-    assert folder.code == 66 and "a folder, where a file is needed" in folder.out
+    assert folder.code == 66 and "no image in this folder" in folder.err
     assert "the trials that have them: 1" in job("predict", finished, "x.jpg", "--trial", "9").err
 
 
 def test_predict_prints_no_key_of_an_images_uri(finished: Path) -> None:
-    images = "s3://KEY:hunter22@bucket/x.jpg", "https://host/x.jpg?X-Amz-Signature=hunter22"
-    done = job("predict", finished, *images, "--trial", "1")
-    assert done.code == 78 and "hunter22" not in done.out + done.err and "not read" in done.out
+    for image in ("s3://KEY:hunter22@bucket/x.jpg", "https://host/x.jpg?X-Amz-Signature=hunter22"):
+        done = job("predict", finished, image, "--trial", "1")
+        assert done.code == 78 and "hunter22" not in done.out + done.err and "job: " in done.err
 
 
 def test_sweep_under_a_file_and_unknown_home_are_bad_configuration(finished: Path) -> None:

@@ -50,8 +50,8 @@ def test_links_lead_to_the_sheets_of_the_trials_and_to_the_other_sheets(three_ro
     _, sheet = sheet_of(three_rows)
     links = {cell.value: cell.hyperlink.location for row in sheet.iter_rows() for cell in row if cell.hyperlink}
     assert links == {**{name: f"'Trial {name}'!A1" for name in "123"}, "Summary": "Summary!A1",
-                     "Mistakes": "Mistakes!A1", "Per class": "'Per class'!A1", "Condensed": "Condensed!A1",
-                     "Columns": "Columns!A1"}
+                     "Mistakes": "Mistakes!A1", "Per class": "'Per class'!A1", "Confidence": "Confidence!A1",
+                     "Condensed": "Condensed!A1", "Columns": "Columns!A1"}
 
 
 def test_one_chart_has_every_trials_curve_and_the_baseline(three_rows: LocalFolder) -> None:

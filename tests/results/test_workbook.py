@@ -23,8 +23,8 @@ def name_of(series: Any) -> str:
 
 def test_sheets_come_in_the_order_of_reading(three_rows: LocalFolder) -> None:
     gather(three_rows)
-    assert read(three_rows).sheetnames == ["Start here", "Summary", "Mistakes", "Per class", "Condensed", "Columns",
-                                           "Trial 1", "Trial 2", "Trial 3"]
+    assert read(three_rows).sheetnames == ["Start here", "Summary", "Mistakes", "Per class", "Confidence", "Condensed",
+                                           "Columns", "Trial 1", "Trial 2", "Trial 3"]
 
 
 def test_summary_has_a_line_per_trial_by_rank_whose_filter_arrows_hide_no_header(three_rows: LocalFolder) -> None:
@@ -143,8 +143,8 @@ def test_long_and_odd_trial_names_make_allowed_sheets(tmp_path: Path) -> None:
         leave_row(folder, Trial(trial=name), make_epochs(2, 0.5))
     gather(folder)
     book = read(folder)
-    assert len(book.sheetnames) == 11 and all(len(name) <= 31 for name in book.sheetnames)
-    assert book.sheetnames[6:8] == ["Trial 9", "Trial 10"]
+    assert len(book.sheetnames) == 12 and all(len(name) <= 31 for name in book.sheetnames)
+    assert book.sheetnames[7:9] == ["Trial 9", "Trial 10"]
     sheet = book["Condensed"]
     row = next(r for r in sheet.iter_rows() if r[0].value == "Median_Val_Loss")
     assert all(cell.value == pytest.approx(1.1 * 0.5 * 0.75) for cell in row[1:])

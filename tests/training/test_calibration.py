@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
+from job.training.bins import num_bins
 from job.training.calibration import (
     HIGHEST,
     LOWEST,
@@ -14,7 +15,6 @@ from job.training.calibration import (
     calibration_error,
     calibration_figures,
     fit_temperature,
-    num_bins,
 )
 from job.training.evaluate import Evaluation
 

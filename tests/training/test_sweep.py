@@ -147,7 +147,7 @@ def test_wanted_recall_sets_the_threshold_of_row_and_prediction(shapes: Path, ma
     assert len(table) == 1 + found["num_val"] + found["num_test"]
     discs = [line.split(",")[1] for line in table[1:] if line.startswith("val,disc")]
     images = [shapes / name for name in discs]
-    lines = job("predict", tmp_path / "sweep", *images, "--trial", "1").out.splitlines()[1:]
+    lines = job("predict", tmp_path / "sweep", *images, "--trial", "1").out.splitlines()[2:]
     labels = [line.split()[1] for line in lines]
     assert labels.count("disc") / len(labels) == found["val_recall_at_threshold"]
     likeliest = {line.split(",")[1]: line.split(",")[-2:] for line in table[1:]}
