@@ -71,10 +71,10 @@ def parity(folder: Path) -> dict[str, Any]:
 
 
 def answers(done: Outcome | subprocess.CompletedProcess[str]) -> dict[str, tuple[str, float]]:
-    """Image -> class and confidence, of the lines that `job predict` or predict.py prints."""
+    """Image -> class and confidence, of the lines that `job predict` or predict.py prints; the first adds `unsure`."""
     out = done.out if isinstance(done, Outcome) else done.stdout
     lines = [line.split("  ") for line in out.splitlines()]
-    return {line[0]: (line[1], float(line[2])) for line in lines if len(line) == 3}
+    return {line[0]: (line[1], float(line[2])) for line in lines if len(line) in (3, 4) and "not read" not in line[1]}
 
 
 def run_alone(folder: Path, *args: object, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
