@@ -94,7 +94,7 @@ def hand_over(source: Folder, names: Sequence[str], short_side: int,
               decode_one: Decode) -> list[NDArray[np.uint8] | Rejected | JobError]:
     """Read and decode some images; return the pixels of each, or why it has none."""
     answers: list[NDArray[np.uint8] | Rejected | JobError] = []
-    for place, (name, data) in enumerate(zip(names, read_ahead(source, names), strict=True)):
+    for place, (name, data) in enumerate(zip(names, read_ahead(source, names, any_name=True), strict=True)):
         answers.append(decode_read(name, place, data, short_side, decode_one) if isinstance(data, bytes) else data)
     return answers
 
@@ -128,11 +128,16 @@ def decode_read(name: str, place: int, data: bytes, short_side: int,
         raise TryAgain(f"{name}: {error}") from None
 
 
-def read_ahead(source: Folder, names: Sequence[str]) -> Iterator[bytes | Rejected | MissingInput | AccessDenied]:
-    """Yield the bytes of each file, or why there are none; a few threads read ahead."""
+def read_ahead(source: Folder, names: Sequence[str],
+               any_name: bool = False) -> Iterator[bytes | Rejected | MissingInput | AccessDenied]:
+    """Yield the bytes of each file, or why there are none; a few threads read ahead.
+
+    any_name: names need not be UTF-8, because no pack will hold them.
+    """
     def read(name: str) -> bytes | Rejected | MissingInput | AccessDenied:
         try:
-            name.encode()
+            if not any_name:
+                name.encode()
             return source.read(name)
         except UnicodeEncodeError:
             return Rejected("its name is not UTF-8")

@@ -96,7 +96,7 @@ def test_check_names_the_file_in_which_one_byte_is_changed(bundle: Path, tmp_pat
 def test_answers_of_another_model_are_refused(finished: Path, bundle: Path) -> None:
     winner = choose_winner(open_folder(str(finished)), "1")
     with torch.no_grad():
-        winner.model.get_parameter("fc.bias").add_(torch.tensor([0.01, 0.0]))
+        winner.model.get_parameter("fc.bias").add_(torch.tensor([0.5, 0.0]))
     with pytest.raises(NotTheSame, match="no bundle was written") as failure:
         prove(winner, open_folder(str(finished)), (bundle / "model.onnx").read_bytes())
     assert failure.value.exit_code == 70
