@@ -13,8 +13,8 @@ app = typer.Typer()
 def export(sweep: Sweep, out: Annotated[str, typer.Argument(
                metavar="OUT", show_default=False, callback=not_empty,
                help="A new folder for the bundle: a path or s3://bucket/folder.")],
-           trial: Annotated[str, typer.Option(help="Export the best weights of this trial, not of the best one.",
-                                              show_default=False)] = "",
+           trial: Annotated[str, typer.Option(help="Export the best weights of this trial, not of the "
+                                              "recommended one.", show_default=False)] = "",
            samples: Annotated[bool, typer.Option("--samples/--no-samples", help="Put up to 32 validation images into "
                                                  "the bundle, with which it can be checked again.")] = True) -> None:
     """Export the recommended trial's model as a bundle: ONNX, weights, model card.

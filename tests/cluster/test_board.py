@@ -90,7 +90,8 @@ def test_tensorboard_where_it_cannot_listen_says_so(
 def test_tensorboard_of_a_sweep_that_it_cannot_read_serves_says_why_and_waits(
         sweep: str, changed: dict[str, str], part: str, cluster_sweep: str, s3: S3) -> None:
     assert cluster_sweep == "s3://bucket/cluster"
-    process = start_job("tensorboard", f"s3://bucket/{sweep}", "--port", "0", **{**s3.env, **changed})
+    process = start_job("tensorboard", f"s3://bucket/{sweep}", "--port", "0",
+                        **{**s3.env, **changed, "TRIALGRID_PATIENCE": "1"})
     try:
         wait_for_line(process, part)
         wait_for_line(process, "TensorBoard of")
