@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+# What the columns of predictions.csv begin with that hold the probability of a class.
+PROBABILITY = "p_"
 FIGURES = ("train_loss", "train_acc", "val_loss", "val_acc")
 
 

@@ -18,9 +18,8 @@ from job.data.named import Named
 from job.errors import BadConfig, BadData, JobError, redacted
 from job.folder.escape import for_csv, for_terminal, lines_for_terminal
 from job.folder.storage import Folder, open_folder, split_uri
-from job.record import finite
+from job.record import PROBABILITY, finite
 from job.results.predict import Prediction, Predictor
-from job.results.sets import PROBABILITY
 from job.training.display import Display, plural
 
 ENDINGS = (".csv", ".jsonl")

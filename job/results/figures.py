@@ -14,8 +14,6 @@ from job.trial import Trial
 if TYPE_CHECKING:
     from job.results.summary import Summary
 
-PROBABILITY = "p_"
-
 
 def per_class(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> pd.DataFrame:
     """Return precision, recall and F1 of each class, in the order of the classes.

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from job.folder.escape import from_csv
-from job.results.sets import COVERAGE, PROBABILITY, Sets, sets_of
+from job.record import PROBABILITY
+from job.results.sets import COVERAGE, Sets, sets_of
 
 TEXTS = ("image", "label", "predicted")
 # Of the header of a class's probability; earlier versions wrote a blank instead of the underscore.

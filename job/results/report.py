@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from job.folder.escape import for_page
 from job.folder.storage import Folder
-from job.record import FIGURES
+from job.record import FIGURES, PROBABILITY
 from job.results.exact import Share
 from job.results.figures import per_class, pr_points, roc_points
 from job.results.reliability import calibration_facts, reliability
@@ -167,11 +167,11 @@ def mistakes_note(found: Pictures) -> str:
 def rate_charts(predictions: pd.DataFrame, positive: str) -> Iterator[Chart]:
     """Yield the ROC and the precision-recall curve of the positive class, a line per split."""
     lines: dict[str, list[Line]] = {"roc": [], "pr": []}
-    if f"p_{positive}" not in predictions:
+    if PROBABILITY + positive not in predictions:
         return
     for number, split in enumerate(split for split in SPLIT_NAMES if (predictions["split"] == split).any()):
         found = predictions[predictions["split"] == split]
-        scores, labels = found[f"p_{positive}"].tolist(), (found["label"] == positive).tolist()
+        scores, labels = found[PROBABILITY + positive].tolist(), (found["label"] == positive).tolist()
         for name, curve in (("roc", roc_points(scores, labels)), ("pr", pr_points(scores, labels))):
             step = max(1, len(curve) // MOST_RATE_POINTS)
             kept = curve.iloc[[k for k in range(len(curve)) if k % step == 0 or k == len(curve) - 1]]
@@ -188,7 +188,7 @@ def diagram(bins: pd.DataFrame) -> Chart | None:
     """Return the reliability diagram of these bins: a line per split with intervals, and the diagonal; None without."""
     if bins.empty:
         return None
-    lines = [Line("as sure as right", [Point(0.0, 0.0), Point(1.0, 1.0)], 7, 1, order=2)]
+    lines = [Line("ideal", [Point(0.0, 0.0), Point(1.0, 1.0)], 7, 1, order=2)]
     for number, (split, part) in enumerate(bins.groupby("split", sort=False)):
         points = [Point(line["confidence"], line["accuracy"], low=line["accuracy_low"], high=line["accuracy_high"])
                   for line in part.to_dict("records")]

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from job.errors import BadConfig
+from job.record import PROBABILITY
 from job.results.exact import Share, share
 
-PROBABILITY = "p_"
 # That of `job gather`, and of `job predict` where no other is asked for.
 COVERAGE = 0.9
 

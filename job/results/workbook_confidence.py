@@ -45,7 +45,7 @@ def add_diagram(page: Page, found: pd.DataFrame, column: int) -> None:
         place = COLUMNS.index(name)
         return [page.name, int(rows[0]) + 1, place, int(rows[-1]) + 1, place]
 
-    chart.add_series({"name": "as sure as right", "line": {"color": "#7F7F7F", "dash_type": "dash", "width": 1},
+    chart.add_series({"name": "ideal", "line": {"color": "#7F7F7F", "dash_type": "dash", "width": 1},
                       "categories": [page.name, CHART_ROW + 1, column, CHART_ROW + 2, column],
                       "values": [page.name, CHART_ROW + 1, column + 1, CHART_ROW + 2, column + 1]})
     for split, part in found.groupby("split", sort=False):

@@ -14,7 +14,7 @@ from job.folder.layout import trial_file, trial_work
 from job.folder.lease import Busy, Lease, claim, held
 from job.folder.patience import patiently
 from job.folder.storage import Folder, join
-from job.record import Epoch, Row, row_to_json, summarise
+from job.record import PROBABILITY, Epoch, Row, row_to_json, summarise
 from job.training.calibration import calibration_figures
 from job.training.evaluate import Evaluation, evaluate, figures_at_threshold, figures_on_test
 from job.training.host import circumstances
@@ -132,7 +132,7 @@ def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches,
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "image", "label", "predicted", "correct", *(f"p_{name}" for name in classes)])
+    writer.writerow(["split", "image", "label", "predicted", "correct", *(PROBABILITY + name for name in classes)])
     for split, evaluation in evaluations.items():
         if evaluation:
             images = [batches.names[index] for index in batches.indices[split].tolist()]
