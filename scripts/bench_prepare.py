@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision import transforms
 
 from job.data.cores import num_cores
-from job.data.decode import decode
+from job.data.image_file.decode import decode
 
 
 def prepare(source: Source,

@@ -119,11 +119,15 @@ def anchors(page: Path) -> set[str]:
 
 
 def modules_drawn(drawing: str) -> dict[str, set[str]]:
-    """Room -> the modules that a drawing of the floors names in it, after `room/` and before three spaces."""
+    """Room -> the modules that a drawing of the floors names in it, after `room/` and before three spaces.
+
+    A line that begins with `inner/` names modules of a room within the room, which are returned as `inner/module`.
+    """
     drawn: dict[str, set[str]] = {}
     for line in drawing.splitlines():
         room, rest = re.match(r"(\w+)?/? *\|? *(.*)", line).groups()  # type: ignore[union-attr]
         if room:
             drawn[room] = set()
-        drawn[[*drawn][-1]] |= set(re.split(r" {3,}", rest)[0].split())
+        inner, *others = re.split(r" {3,}", rest)[0].split() or [""]
+        drawn[[*drawn][-1]] |= {inner + name for name in others} if inner.endswith("/") else {*others, inner} - {""}
     return drawn

@@ -163,7 +163,8 @@ def test_rooms_are_drawn_with_every_module_in_the_order_of_the_floors() -> None:
     assert [*drawn] == [*(layer.removeprefix("job.") for layer in layers[:-1]), "job"]
     for room, modules in drawn.items():
         folder = ROOT / "job" / room if room != "job" else ROOT / "job"
-        there = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")}
+        files = folder.rglob("*.py") if room != "job" else folder.glob("*.py")
+        there = {path.relative_to(folder).with_suffix("").as_posix() for path in files if path.name[:2] != "__"}
         assert modules == there, f"{room}: not drawn {sorted(there - modules)}, not there {sorted(modules - there)}"
 
 

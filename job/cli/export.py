@@ -22,7 +22,7 @@ def export(sweep: Sweep, out: Annotated[str, typer.Argument(
     It classifies images without this program, and is proven to answer as `job predict` does.
     """
     from job.folder.storage import open_folder
-    from job.results.bundle import export_bundle
+    from job.results.bundle.export import export_bundle
 
     target = open_folder(out)
     note(f"{target.uri}: {export_bundle(open_folder(sweep), target, trial, samples, note)}", to_stderr=False)

@@ -17,7 +17,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from job.data.bounds import MOST_SECONDS, is_memory_limited
+from job.data.image_file.bounds import MOST_SECONDS, is_memory_limited
 from job.errors import TryAgain
 
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from job.data.decode import Rejected
+    from job.data.image_file.decode import Rejected
 
 PR_SET_PDEATHSIG = 1
 UNLIMITED = resource.RLIM_INFINITY
@@ -95,8 +95,8 @@ class Bounds:
 
     def decode(self, place: int, data: bytes, short_side: int) -> "NDArray[np.uint8] | Rejected":
         """Decode an image; raises TryAgain if memory runs out, though the image has not reached its limit."""
-        from job.data.bounds import MOST_PROCESS_BYTES, MOST_SECONDS, can_allocate
-        from job.data.decode import Rejected, decode
+        from job.data.image_file.bounds import MOST_PROCESS_BYTES, MOST_SECONDS, can_allocate
+        from job.data.image_file.decode import Rejected, decode
         from job.errors import TryAgain
 
         if place in self.hopeless:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from job.data.cores import num_cores
-from job.data.decode import Rejected, decode
 from job.data.decoders import Task, in_processes
+from job.data.image_file.decode import Rejected, decode
 from job.errors import AccessDenied, JobError, MissingInput, TryAgain
 from job.folder.layout import digest
 from job.folder.storage import Folder

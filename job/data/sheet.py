@@ -11,7 +11,7 @@ from torch import Tensor
 
 from job.data.augment import MEAN, STD, draw
 from job.data.batches import Batches
-from job.data.decode import Rejected
+from job.data.image_file.decode import Rejected
 from job.data.names import Labelled
 from job.data.shards import read_and_decode
 from job.data.sizes import resize_side

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from job.data.cores import num_cores
-from job.data.decode import Rejected
 from job.data.decoders import Task, in_processes
+from job.data.image_file.decode import Rejected
 from job.data.named import Named
 from job.data.shards import FEW_IMAGES
 from job.errors import JobError
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8] | Rejected | JobError
 
 
 def decoded(images: Sequence[Named], short_side: int) -> Generator[tuple[Named, Pixels], None, None]:
-    """Yield each image with its pixels_HWC, as `job.data.decode` makes them, or with the reason why it has none.
+    """Yield each image with its pixels_HWC, as `image_file.decode` makes them, or with the reason why it has none.
 
     Memory holds the pixels of about 16 tasks of 16 images with two processes, whatever the number of images. Raises
     TryAgain if the storage is away or memory runs out.

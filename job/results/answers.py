@@ -13,7 +13,7 @@ from typing import IO, Any
 from rich.cells import cell_len
 from rich.console import Console
 
-from job.data.decode import Rejected
+from job.data.image_file.decode import Rejected
 from job.data.named import Named
 from job.errors import BadConfig, BadData, JobError, redacted
 from job.folder.escape import for_csv, for_terminal, lines_for_terminal

@@ -10,11 +10,11 @@ from job.folder.grid import format_grid
 from job.folder.layout import NEXT_GRID, REPORT, SUMMARY, TABLE, WORKBOOK, digest, trials_with
 from job.folder.storage import Folder
 from job.results.intact import Damage, intact_row
-from job.results.report import page_bytes
+from job.results.report.page import page_bytes
 from job.results.summary import Summary, collect
 from job.results.table_csv import table_csv
 from job.results.waiting import Idle, expected_trials
-from job.results.workbook import workbook_bytes
+from job.results.workbook.sheets import workbook_bytes
 
 WAIT_SECONDS = 5.0
 SEAL = "trialgrid "

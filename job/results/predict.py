@@ -11,7 +11,7 @@ from torch import Tensor
 
 from job.data.augment import normalise
 from job.data.batches import crop_centers
-from job.data.decode import Rejected
+from job.data.image_file.decode import Rejected
 from job.data.load import shrink
 from job.data.named import Named
 from job.data.sizes import resize_side

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import files
-from job.data.bounds import MOST_PIXELS, MOST_SCANS, MOST_WEBP_PIXELS
-from job.data.decode import Rejected, decode
+from job.data.image_file.bounds import MOST_PIXELS, MOST_SCANS, MOST_WEBP_PIXELS
+from job.data.image_file.decode import Rejected, decode
 
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import files
-from job.data import damage, jpeg
-from job.data.decode import Rejected, decode
+from job.data.image_file import damage, jpeg
+from job.data.image_file.decode import Rejected, decode
 from support import shared
 
 END = b"\xff\xd9"

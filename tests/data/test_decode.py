@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageFile
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
-from job.data import colour
-from job.data import decode as decode_module
-from job.data.decode import MOST_PIXELS, Rejected, decode
+from job.data.image_file import colour
+from job.data.image_file import decode as decode_module
+from job.data.image_file.decode import MOST_PIXELS, Rejected, decode
 from job.errors import TryAgain
 from support import shared
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import files
-from job.data.decode import Rejected, decode
+from job.data.image_file.decode import Rejected, decode
 
 HEIGHT, WIDTH = 24, 32
 rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import files
-from job.data.decode import Rejected, decode
+from job.data.image_file.decode import Rejected, decode
 
 SIX = (0x0112, 3, 1, struct.pack("<HH", 6, 0))
 

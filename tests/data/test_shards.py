@@ -22,7 +22,7 @@ from support import ROOT, draw, environment, job, start_job
 ODD_DECODER = """
 import os, signal, time
 from PIL import ImageFile
-from job.data import bounds
+from job.data.image_file import bounds
 bounds.MOST_SECONDS = {seconds}
 load = ImageFile.ImageFile.load
 def odd_load(self):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.data.decode import Rejected, decode
+from job.data.image_file.decode import Rejected, decode
 from job.data.named import Named, images_named
 from job.data.stream import TASK_IMAGES, decoded, tasks_of
 from job.errors import MissingInput

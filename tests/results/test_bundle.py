@@ -196,7 +196,7 @@ def test_without_the_extra_the_command_says_what_to_install(blocked: str, sweep:
 
 
 def test_sweep_without_a_finished_trial_or_a_pack_is_no_bundle(sweep: Path, tmp_path: Path) -> None:
-    from job.results.bundle import export_bundle
+    from job.results.bundle.export import export_bundle
 
     target = open_folder(str(tmp_path / "out"))
     (tmp_path / "empty").mkdir()

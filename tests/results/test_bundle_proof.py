@@ -19,11 +19,11 @@ from job.data.pack import Passport, read_passport
 from job.data.table import Packed
 from job.folder.escape import for_markdown
 from job.folder.storage import open_folder
-from job.results.bundle import export_bundle
-from job.results.bundle_images import Sources, proofs
-from job.results.bundle_model import onnx_file
-from job.results.bundle_parity import NotTheSame, open_session, prove
-from job.results.bundle_winner import choose_winner
+from job.results.bundle.export import export_bundle
+from job.results.bundle.images import Sources, proofs
+from job.results.bundle.model import onnx_file
+from job.results.bundle.parity import NotTheSame, open_session, prove
+from job.results.bundle.winner import choose_winner
 from support import draw, environment, job
 
 PACKAGES = ("numpy", "pillow", "onnxruntime")

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from job.data.batches import crop_centers
-from job.data.colour import BAND_PIXELS, to_rgb, upright_rgb
+from job.data.image_file.colour import BAND_PIXELS, to_rgb, upright_rgb
 from job.data.load import shrink
-from job.results.bundle_graph import Graph, checked_model, tensor
-from job.results.bundle_parity import open_session
-from job.results.bundle_resize import resized_crop
+from job.results.bundle.graph import Graph, checked_model, tensor
+from job.results.bundle.parity import open_session
+from job.results.bundle.resize import resized_crop
 
 # Height and width: odd, enlarged, square, long, and tall ones whose rows Pillow 13 resizes first.
 SIZES = [(300, 225), (225, 300), (256, 256), (512, 384), (31, 33), (1, 20), (20, 1), (7, 3), (1000, 1333), (50, 999),

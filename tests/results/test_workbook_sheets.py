@@ -11,10 +11,10 @@ from job.errors import MissingInput
 from job.folder.layout import trial_file
 from job.folder.local import LocalFolder
 from job.record import Epoch, Row
-from job.results.columns import meaning_of
 from job.results.gather import gather
-from job.results.spreadsheet import GREEN
-from job.results.workbook_curves import RECOMMENDED
+from job.results.workbook.columns import meaning_of
+from job.results.workbook.curves import RECOMMENDED
+from job.results.workbook.spreadsheet import GREEN
 from job.trial import Trial
 from sheets import read
 from support import leave_predictions, leave_row, make_epochs

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from job.data.orientation import METHODS
+from job.data.image_file.orientation import METHODS
 
 # Larger images are converted and resized in bands of so many pixels, so that memory holds only one copy of them.
 BAND_PIXELS = 16 << 20

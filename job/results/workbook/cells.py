@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from job.results.figures import varied_settings
-from job.results.spreadsheet import Page, kind_of
 from job.results.summary import Summary
+from job.results.workbook.spreadsheet import Page, kind_of
 
 WHITE, BLUE, ORANGE, BAR = "#FFFFFF", "#8DBBE6", "#F5C08A", "#C3CEDB"
 # A confusion matrix or a heat map of more rows and columns is not read cell by cell.

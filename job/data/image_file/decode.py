@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from job.data import damage, jpeg, png, tiff, webp
-from job.data.bounds import MOST_ASPECT, MOST_PIXELS, Refused, can_allocate, check_size, memory_for
-from job.data.colour import ToRgb, grey_to_rgb, to_rgb, upright_rgb
-from job.data.orientation import orientation_in, orientation_of
+from job.data.image_file import damage, jpeg, png, tiff, webp
+from job.data.image_file.bounds import MOST_ASPECT, MOST_PIXELS, Refused, can_allocate, check_size, memory_for
+from job.data.image_file.colour import ToRgb, grey_to_rgb, to_rgb, upright_rgb
+from job.data.image_file.orientation import orientation_in, orientation_of
 from job.errors import TryAgain
 
 __all__ = ["MOST_ASPECT", "MOST_PIXELS", "Rejected", "decode"]

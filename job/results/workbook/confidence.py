@@ -6,8 +6,8 @@ import pandas as pd
 
 from job.folder.escape import for_workbook
 from job.results.reliability import COLUMNS, calibration_facts, reliability
-from job.results.spreadsheet import Page, write_table
 from job.results.summary import Summary
+from job.results.workbook.spreadsheet import Page, write_table
 
 WORDS = {"test": "test", "val": "validation"}
 COLOURS = {"test": "#2E6FBB", "val": "#E8890C"}

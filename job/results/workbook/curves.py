@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from xlsxwriter.chart import Chart
 
-from job.results.spreadsheet import Page
 from job.results.summary import Summary
-from job.results.workbook_trial import MOST_MARKERS, TrialSheet, finish_chart
+from job.results.workbook.spreadsheet import Page
+from job.results.workbook.trial_sheet import MOST_MARKERS, TrialSheet, finish_chart
 
 # More curves than these cannot be told apart; the trials ranked highest have one.
 MOST_CURVES = 20

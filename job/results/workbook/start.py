@@ -6,12 +6,12 @@ import pandas as pd
 
 from job.folder.escape import for_workbook
 from job.results.figures import heat_map, varied_settings
-from job.results.spreadsheet import LINE_PIXELS, Page, kind_of
 from job.results.summary import Summary
-from job.results.workbook_cells import add_scale, write_confusion, write_heat_map
-from job.results.workbook_curves import add_curves
-from job.results.workbook_tables import confusions
-from job.results.workbook_trial import TrialSheet
+from job.results.workbook.cells import add_scale, write_confusion, write_heat_map
+from job.results.workbook.curves import add_curves
+from job.results.workbook.spreadsheet import LINE_PIXELS, Page, kind_of
+from job.results.workbook.tables import confusions
+from job.results.workbook.trial_sheet import TrialSheet
 
 # The whole table is in Summary; here are the trials ranked highest.
 MOST_LINES = 20

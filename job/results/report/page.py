@@ -15,9 +15,9 @@ from job.record import FIGURES, PROBABILITY
 from job.results.exact import Share
 from job.results.figures import per_class, pr_points, roc_points
 from job.results.reliability import calibration_facts, reliability
-from job.results.report_charts import MOST_LINES, MOST_POINTS, Chart, Line, Point, chart, epoch_lines
-from job.results.report_images import MOST_MISTAKES, SPLIT_NAMES, Pictures, pictures
-from job.results.report_tables import (
+from job.results.report.charts import MOST_LINES, MOST_POINTS, Chart, Line, Point, chart, epoch_lines
+from job.results.report.images import MOST_MISTAKES, SPLIT_NAMES, Pictures, pictures
+from job.results.report.tables import (
     heat,
     passport_parts,
     provenance_facts,
@@ -35,8 +35,9 @@ MOST_RATE_POINTS = 200
 
 def page_bytes(summary: Summary, sweep: Folder) -> bytes:
     """Return the page; of the pack in `sweep` the pixels of a few images are read, and damage to it is only told."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("job.results"), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=escaped)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("job.results.report"), autoescape=True,
+                                     trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+                                     finalize=escaped)
     css, js = (source(environment, name) for name in ("report.css", "report.js"))
     parts = {**about(summary), **of_one_trial(summary, sweep), "css": Markup(css), "js": Markup(js),  # noqa: S704
              "css_hash": hash_of(css), "js_hash": hash_of(js)}

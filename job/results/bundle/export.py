@@ -43,10 +43,10 @@ def export_bundle(sweep: Folder, target: Folder, trial: str = "", with_samples: 
     """
     refuse_without_extra()
     refuse_foreign(target)
-    from job.results.bundle_card import model_card
-    from job.results.bundle_model import config_file, onnx_file, weights_file
-    from job.results.bundle_parity import about_parity, prove
-    from job.results.bundle_winner import choose_winner
+    from job.results.bundle.card import model_card
+    from job.results.bundle.model import config_file, onnx_file, weights_file
+    from job.results.bundle.parity import about_parity, prove
+    from job.results.bundle.winner import choose_winner
 
     winner = choose_winner(sweep, trial)
     for damage in winner.predictor.damaged:
@@ -57,7 +57,7 @@ def export_bundle(sweep: Folder, target: Folder, trial: str = "", with_samples: 
     parity = json.dumps(about_parity(winner, found, samples), indent=1) + "\n"
     labels = "".join(f"{for_terminal(name)}\n" for name in winner.about.classes)
     files = {"model.onnx": model, "model.safetensors": weights_file(winner), "config.json": config_file(winner),
-             "labels.txt": labels.encode(), "predict.py": Path(__file__).with_name("bundle_predict.py").read_bytes(),
+             "labels.txt": labels.encode(), "predict.py": Path(__file__).with_name("predict.py").read_bytes(),
              "MODEL_CARD.md": model_card(winner, found, len(samples)), "parity.json": parity.encode(),
              **{name: item.proof.data for name, item in samples.items()}}
     publish(target, files)

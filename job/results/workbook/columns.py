@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from job.record import FIGURES
-from job.results.spreadsheet import HEADER_PIXELS, SHARES_OF_BINS, Page
+from job.results.workbook.spreadsheet import HEADER_PIXELS, SHARES_OF_BINS, Page
 from job.trial import Trial
 
 OF_IMAGES = {

@@ -8,9 +8,9 @@ import pandas as pd
 from job.record import FIGURES
 from job.results.figures import confusion_of, mistakes, per_class
 from job.results.reliability import FIGURES as CALIBRATION
-from job.results.spreadsheet import Page, header, kind_of, write_table
 from job.results.summary import Summary, has_values, settings_of
-from job.results.workbook_trial import TrialSheet
+from job.results.workbook.spreadsheet import Page, header, kind_of, write_table
+from job.results.workbook.trial_sheet import TrialSheet
 
 OF_TEST = ("test_acc", "test_loss", "test_precision", "test_recall", "test_f1", "test_false_negatives", "test_errors",
            "test_confusion", "test_roc_auc", "test_average_precision", "last_test_acc", "last_test_false_negatives",

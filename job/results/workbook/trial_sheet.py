@@ -9,7 +9,7 @@ from xlsxwriter.chart import Chart
 from xlsxwriter.utility import xl_rowcol_to_cell
 
 from job.record import FIGURES
-from job.results.spreadsheet import Page, kind_of
+from job.results.workbook.spreadsheet import Page, kind_of
 
 FACTS = ("status", "cause", "best_epoch", "best_reason", "best_val_acc", "best_val_loss", "test_acc", "test_recall",
          "test_false_negatives", "test_errors", "temperature", "test_nll", "test_nll_calibrated", "test_ece",

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from job.record import FIGURES
-from job.results.spreadsheet import Page, kind_of
 from job.results.summary import settings_of
-from job.results.workbook_trial import TrialSheet, median
+from job.results.workbook.spreadsheet import Page, kind_of
+from job.results.workbook.trial_sheet import TrialSheet, median
 
 TITLES = {"train_loss": "Train_Loss", "train_acc": "Train_Acc", "val_loss": "Val_Loss", "val_acc": "Val_Acc"}
 CONDENSED = {"lr": "lr", "step_size": "Step Size", "gamma": "Gamma", "momentum": "Momentum", "epochs": "Epoch#",

@@ -2,14 +2,14 @@
 
 import io
 
-from job.results.columns import write_columns
-from job.results.spreadsheet import Book, Page
 from job.results.summary import Summary, natural, settings_of
-from job.results.workbook_condensed import CONDENSED, write_condensed
-from job.results.workbook_confidence import write_confidence
-from job.results.workbook_start import write_start
-from job.results.workbook_tables import write_classes, write_mistakes, write_repeats, write_summary
-from job.results.workbook_trial import TrialSheet, write_trial
+from job.results.workbook.columns import write_columns
+from job.results.workbook.condensed import CONDENSED, write_condensed
+from job.results.workbook.confidence import write_confidence
+from job.results.workbook.spreadsheet import Book, Page
+from job.results.workbook.start import write_start
+from job.results.workbook.tables import write_classes, write_mistakes, write_repeats, write_summary
+from job.results.workbook.trial_sheet import TrialSheet, write_trial
 
 # A workbook of more sheets opens slowly and is not leafed through; the trials ranked highest have one.
 MOST_SHEETS = 60

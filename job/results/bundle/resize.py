@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import PIL
 
-from job.data.colour import BAND_PIXELS
-from job.results.bundle_graph import Graph, Value, tensor
+from job.data.image_file.colour import BAND_PIXELS
+from job.results.bundle.graph import Graph, Value, tensor
 
 # Pillow's weights are multiples of 2**-22 (PRECISION_BITS of src/libImaging/Resample.c).
 PILLOW_UNIT = 1 << 22
@@ -62,7 +62,7 @@ def resized_crop(graph: Graph, image_HWC: str, short_side: int, resize_side: int
 
 
 def resized(graph: Graph, sizes: list[str], short_side: int) -> list[str]:
-    """Add height and width after resizing, as `job.data.colour.resized` rounds them: down."""
+    """Add height and width after resizing, as `job.data.image_file.colour.resized` rounds them: down."""
     short = graph("Min", *sizes)
     return [graph("Div", graph("Mul", size, short_side), short) for size in sizes]
 
@@ -126,7 +126,7 @@ def rows_come_first(graph: Graph, sizes: list[str], packed: list[str]) -> str | 
     """Add whether Pillow does the pass over the rows before that over the columns; None if it never does.
 
     Since 13.0 it does so where the height shrinks by more than twice as many pixels as the width. Images that
-    `job.data.colour` resizes in bands have their columns done first in any case.
+    `job.data.image_file.colour` resizes in bands have their columns done first in any case.
     """
     if int(PIL.__version__.partition(".")[0]) < 13:
         return None

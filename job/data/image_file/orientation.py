@@ -4,7 +4,7 @@ import struct
 
 from PIL import Image
 
-from job.data import tiff
+from job.data.image_file import tiff
 
 ORIENTATION = 0x0112
 METHODS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from job.data.cores import num_cores
-from job.data.decode import Rejected, decode
+from job.data.image_file.decode import Rejected, decode
 from job.errors import JobError
 from job.folder.escape import for_terminal
 from job.folder.storage import Folder
-from job.results.bundle_images import NUM_PROVEN, Proof, proofs, spread
-from job.results.bundle_predict import UNREADABLE, pixels
-from job.results.bundle_winner import Winner
+from job.results.bundle.images import NUM_PROVEN, Proof, proofs, spread
+from job.results.bundle.predict import UNREADABLE, pixels
+from job.results.bundle.winner import Winner
 
 # Of any probability. In fp32 the two differ by the order of sums in the convolutions, about 1e-6.
 TOLERANCE = 1e-3

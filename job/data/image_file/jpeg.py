@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from job.data.bounds import MOST_SCANS, Refused
+from job.data.image_file.bounds import MOST_SCANS, Refused
 
 SIGNATURE = b"\xff\xd8\xff"
 SOF2, DHT, EOI, SOS, APP0, APP1, APP14, APP15, COM = 0xC2, 0xC4, 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xEF, 0xFE

@@ -13,9 +13,9 @@ import torch
 
 from job.data.augment import MEAN, STD, mean_and_std
 from job.errors import BadConfig, JobError
-from job.results.bundle_graph import OPSET, Graph, checked_model, tensor
-from job.results.bundle_resize import resized_crop
-from job.results.bundle_winner import Winner
+from job.results.bundle.graph import OPSET, Graph, checked_model, tensor
+from job.results.bundle.resize import resized_crop
+from job.results.bundle.winner import Winner
 
 # What a protobuf may hold, less the graph itself.
 MOST_ONNX_BYTES = (2 << 30) - (16 << 20)

@@ -8,8 +8,8 @@ import torch
 
 from job.errors import redacted
 from job.folder.escape import for_markdown
-from job.results.bundle_parity import Parity
-from job.results.bundle_winner import Winner
+from job.results.bundle.parity import Parity
+from job.results.bundle.winner import Winner
 from job.results.exact import share
 from job.training.host import git_commit
 

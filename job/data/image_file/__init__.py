@@ -1,0 +1,1 @@
+"""One image file -> pixels: formats, metadata, colours, damage and bounds."""

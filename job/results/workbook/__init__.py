@@ -1,0 +1,1 @@
+"""The workbook of a sweep, summary.xlsx, sheet by sheet."""
