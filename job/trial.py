@@ -66,6 +66,8 @@ class Trial:
     epochs: int = option(25, "number of passes over the training images", least=1, most=1_000_000)
     batch_size: int = option(32, "images per training step", least=1, most=1_000_000)
     image_size: int = option(224, "height and width of the model's input, pixels", least=8, most=1024)
+    train_size: int = option(0, "height and width of the images that training sees, pixels, at most image_size; "
+                             "0: as image_size", least=0, most=1024)
     model: str = option("resnet18", "resnet18, or mlp: a fully connected network on the flattened image",
                         choices=("resnet18", "mlp"))
     weights: str = option("imagenet", "initial weights: imagenet (torchvision's), none (random), or the path or URI of "
@@ -142,6 +144,10 @@ class Trial:
         if self.model == "resnet18" and self.image_size < LEAST_RESNET_SIZE:
             # In a smaller image the last layers have a single pixel.
             raise ValueError(f"image_size is {self.image_size}; the least for model resnet18 is {LEAST_RESNET_SIZE}")
+        if self.train_size > self.image_size:
+            raise ValueError(f"train_size is {self.train_size}; the most is image_size, {self.image_size}")
+        if self.model == "resnet18" and 0 < self.train_size < LEAST_RESNET_SIZE:
+            raise ValueError(f"train_size is {self.train_size}; the least for model resnet18 is {LEAST_RESNET_SIZE}")
         if self.model == "mlp" and self.weights == "imagenet":
             raise ValueError("weights is imagenet, but model mlp has no such weights; set weights to none")
         if self.freeze and self.weights == "none":
@@ -171,7 +177,7 @@ class Trial:
 # Settings that have an effect only if another setting has one of these values.
 ONLY_WITH = {
     "hidden": ("model", ("mlp",)), "activation": ("model", ("mlp",)), "batch_norm": ("model", ("mlp",)),
-    "freeze": ("model", ("resnet18",)), "momentum": ("optimizer", ("sgd",)),
+    "freeze": ("model", ("resnet18",)), "train_size": ("model", ("resnet18",)), "momentum": ("optimizer", ("sgd",)),
     "step_size": ("schedule", ("step",)), "gamma": ("schedule", ("step",)),
     "stop_mode": ("stop_monitor", tuple(MONITORS)), "stop_min_delta": ("stop_monitor", tuple(MONITORS)),
     "stop_patience": ("stop_monitor", tuple(MONITORS))}

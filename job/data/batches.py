@@ -17,6 +17,7 @@ class Batches:
 
     resident_P3: the pixels of all images end to end, on the GPU; None if they do not fit there, and on a CPU.
     dtype: that of rendered images on a GPU: the one in which the model's first layer computes.
+    train_size: height and width of the images that training sees; 0: image_size, as validation.
     """
 
     image_size: int
@@ -28,6 +29,12 @@ class Batches:
     names: list[str]
     resident_P3: Tensor | None
     dtype: torch.dtype = torch.float32
+    train_size: int = 0
+
+    @property
+    def size_in_training(self) -> int:
+        """Height and width of the images that training sees, pixels."""
+        return self.train_size or self.image_size
 
     def centered(self, indices: Tensor) -> Tensor:
         """Return images_NCHW, normalised, on the device: the centre crops that validation uses."""
@@ -35,11 +42,11 @@ class Batches:
             return normalise(crop_centers([self.images[i] for i in indices.tolist()], self.image_size))
         draws = Draws(maps_of_boxes(center_boxes(self.sizes_N2[indices], self.image_size)))
         pixels_P3, images_N12 = self.fed(indices, draws)
-        return self.rendered(pixels_P3, images_N12.to(self.device, non_blocking=True), draws)[0]
+        return self.rendered(pixels_P3, images_N12.to(self.device, non_blocking=True), draws, self.image_size)[0]
 
     def augmented(self, indices: Tensor, draws: Draws) -> Tensor:
         """Return images_NCHW, normalised, on the CPU: augmented as drawn."""
-        images_NCHW = sample_each([self.images[i] for i in indices.tolist()], draws.maps_N23, self.image_size)
+        images_NCHW = sample_each([self.images[i] for i in indices.tolist()], draws.maps_N23, self.size_in_training)
         return finish(images_NCHW, draws.noise_N, draws.sigma_N, draws.most_blur)
 
     def labels(self, indices: Tensor) -> Tensor:
@@ -65,21 +72,23 @@ class Batches:
         images_N12 = torch.cat([column.double() for column in columns], 1)
         return pixels_P3, images_N12.pin_memory() if self.device.type == "cuda" else images_N12
 
-    def rendered(self, pixels_P3: Tensor, images_N12: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def rendered(self, pixels_P3: Tensor, images_N12: Tensor, draws: Draws, size: int = 0) -> tuple[Tensor, Tensor]:
         """Return images_NCHW, normalised and augmented, and labels_N, on the device of both tensors.
 
-        draws: read only for whether there are noise and blur, and for the largest possible blur.
+        draws: read only for whether there are noise and blur, and for the largest possible blur. size: the height and
+        width of the images; 0: those of training.
         """
+        size = size or self.size_in_training
         labels_N, is_plain = images_N12[:, 9].long(), draws.noise_N is None and draws.sigma_N is None
         kernel, _ = rendering_kernel(pixels_P3.device)
         if kernel and is_plain:
-            return kernel.rendered(pixels_P3, images_N12, self.image_size, self.dtype, True), labels_N
+            return kernel.rendered(pixels_P3, images_N12, size, self.dtype, True), labels_N
         if kernel:
-            images_NCHW = kernel.rendered(pixels_P3, images_N12, self.image_size, torch.float32, False)
+            images_NCHW = kernel.rendered(pixels_P3, images_N12, size, torch.float32, False)
         else:
             starts_N, *sizes = images_N12[:, 6:9].long().unbind(1)
             maps_N23 = images_N12[:, :6].float().view(-1, 2, 3)
-            images_NCHW = sample_ragged(pixels_P3, starts_N, torch.stack(sizes, 1), maps_N23, self.image_size)
+            images_NCHW = sample_ragged(pixels_P3, starts_N, torch.stack(sizes, 1), maps_N23, size)
         noise_N, sigma_N = images_N12[:, 10:].float().unbind(1)
         return finish(images_NCHW, None if draws.noise_N is None else noise_N,
                       None if draws.sigma_N is None else sigma_N, draws.most_blur), labels_N

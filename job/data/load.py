@@ -52,7 +52,8 @@ def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.
     sizes_N2 = torch.tensor([image.shape[:2] for image in images])
     labels_N = torch.tensor([passport.classes.index(line.label) for line in lines])
     names = [line.image for line in lines]
-    return Batches(trial.image_size, device, images, sizes_N2, labels_N, indices, names, resident_P3, dtype)
+    return Batches(trial.image_size, device, images, sizes_N2, labels_N, indices, names, resident_P3, dtype,
+                   trial.train_size)
 
 
 def load_images(sweep: Folder, passport: Passport, short_side: int,

@@ -29,6 +29,11 @@ STOP_PATIENCE_SECONDS = 90.0
 MOST_CHECKPOINT_SHARE = 0.02
 
 
+def size_of(trial: Trial) -> str:
+    """Return the sizes of a trial's images for people."""
+    return f"{trial.image_size} px" + (f" (training {trial.train_size})" if trial.train_size else "")
+
+
 @dataclass
 class Records:
     """What a trial writes and shows while it runs."""
@@ -55,7 +60,7 @@ class Records:
         self.display.trial(trial, state.epoch, trial.epochs * self.num_steps, state.epoch * self.num_steps + state.step)
         resumes = f", resumes after epoch {state.epoch}, step {state.step}" if state.epoch or state.step else ""
         self.display.say(f"trial {trial.trial}  lr {trial.lr:g}, {trial.epochs} epochs, batch {trial.batch_size}, "
-                         f"{trial.image_size} px, {self.machine.precision} on {self.machine.name}{resumes}")
+                         f"{size_of(trial)}, {self.machine.precision} on {self.machine.name}{resumes}")
         self.catch_up(state)
 
     def catch_up(self, state: State) -> None:

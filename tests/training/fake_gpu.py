@@ -56,7 +56,8 @@ def fake_batches(fake: FakeTensorMode, trial: Trial, num_images: int, resident: 
         pixels = torch.empty(num_pixels, 3, dtype=torch.uint8, device=CUDA) if resident else None
     images = [] if resident else [torch.zeros(*size, 3, dtype=torch.uint8) for size in sizes.tolist()]
     indices = {"train": torch.arange(num_images), "val": torch.arange(num_images // 4)}
-    return Batches(trial.image_size, CUDA, images, sizes, torch.arange(num_images) % 2, indices, [], pixels)
+    return Batches(trial.image_size, CUDA, images, sizes, torch.arange(num_images) % 2, indices, [], pixels,
+                   train_size=trial.train_size)
 
 
 def on_device(model: nn.Module, fake: FakeTensorMode) -> nn.Module:

@@ -20,6 +20,7 @@ FORMS = {
     "adam, fp32": replace(TRIAL, optimizer="adam", precision="fp32", weight_decay=0.01),
     "augmented": replace(TRIAL, noise=0.1, blur=1.0, rotation=20.0, shift=0.1, flip_up=0.5),
     "dropout, class weights, smoothing": replace(TRIAL, dropout=0.2, class_weights="balanced", label_smoothing=0.1),
+    "smaller images in training": replace(TRIAL, train_size=48),
     "frozen": replace(TRIAL, freeze=True, weights="imagenet"),
     "mlp": replace(TRIAL, model="mlp", hidden="50-20", batch_norm=True, dropout=0.2),
 }

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from job.data.augment import Draws
+from job.data.augment import Draws, draw
 from job.data.batches import Batches
 from job.data.pack import Passport
 from job.folder.storage import Folder
@@ -81,6 +82,21 @@ def test_every_epoch_sees_every_training_image_once_in_another_order(packed: tup
     first, second = seen[0][:len(train)], seen[1][:len(train)]
     assert sorted(first) == sorted(second) == train and first != second
     assert seen[0][len(train):] == val and not set(train) & set(val)
+
+
+def test_training_sees_the_same_part_of_an_image_at_train_size_and_validation_sees_image_size(
+        packed: tuple[Folder, Passport]) -> None:
+    trial = replace(TRIAL, epochs=1, crop=0, flip=0)
+    machine, batches, state = begin(packed, trial)
+    batches, seen = replace(batches, train_size=32), []
+    state.model.register_forward_pre_hook(lambda model, inputs: seen.append((model.training, *inputs[0].shape[2:])))
+    list(fit(trial, state, batches, machine, never))
+    assert set(seen) == {(True, 32, 32), (False, 40, 40)}
+    indices = batches.indices["train"]
+    drawn = draw(batches.sizes_N2[indices], trial, torch.manual_seed(0))
+    small, whole = batches.augmented(indices, drawn), batches.centered(indices)
+    expected = functional.interpolate(whole, (32, 32), mode="bilinear", align_corners=False)
+    assert torch.allclose(small, expected, atol=1e-4)
 
 
 def test_diverging_trial_ends_at_the_epoch_that_diverged(packed: tuple[Folder, Passport]) -> None:

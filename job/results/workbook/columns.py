@@ -86,9 +86,9 @@ OF_ROWS = {
     "git_commit": "commit of this program", "image": "container image, where one was used",
     "pack_hash": "beginning of the pack's SHA-256", "started_at": "begin, UTC", "finished_at": "end, UTC",
     "trials": "trials with the same settings and different seeds", "num_seeds": "number of different seeds"}
-UNITS = {"rotation": "degrees", "image_size": "pixels", "blur": "pixels", "images_per_second": "images/s",
-         "epochs": "epochs", "step_size": "epochs", "warmup": "epochs", "stop_patience": "epochs",
-         "epochs_run": "epochs", "batch_size": "images", "images": "images"}
+UNITS = {"rotation": "degrees", "image_size": "pixels", "train_size": "pixels", "blur": "pixels",
+         "images_per_second": "images/s", "epochs": "epochs", "step_size": "epochs", "warmup": "epochs",
+         "stop_patience": "epochs", "epochs_run": "epochs", "batch_size": "images", "images": "images"}
 SHARES = ("_acc", "_precision", "_recall", "f1", "_auc", "_low", "_high", "_ece", "probability", "threshold")
 SHARES_OF_CLASS = ("precision", "recall")
 SHEETS_OF_IMAGES = ("Mistakes", "Per class")
