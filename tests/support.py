@@ -23,10 +23,15 @@ from job.folder.layout import trial_file
 from job.folder.storage import Folder
 from job.record import CLOCKS_AND_HOST, Epoch, Row, epochs_to_csv, row_to_json, summarise
 from job.trial import Trial
+from warm import WarmProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("TRIALGRID_SHARED", ROOT.parent / "shared"))
 KEYS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_REGION": "us-east-1"}
+
+WARM = WarmProcess()
+
+MOST_SECONDS = 500
 
 Grid = Callable[..., Path]
 
@@ -48,10 +53,15 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def job(*args: object, **env: str) -> Outcome:
-    """Run `job` with these arguments and extra environment variables."""
-    command = [sys.executable, "-m", "job", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(**env), cwd=ROOT, timeout=500,
-                          check=False)
+    """Run `job` with these arguments and extra environment variables, in a process of its own; see warm.py."""
+    own, words = environment(**env), [*map(str, args)]
+    return Outcome(*WARM.run(words, own, MOST_SECONDS)) if WARM.suits(own, ROOT) else cold_job(*words, **env)
+
+
+def cold_job(*args: object, **env: str) -> Outcome:
+    """Run `job` as `job` does, in a process that Python starts anew."""
+    done = subprocess.run([sys.executable, "-m", "job", *map(str, args)], capture_output=True, text=True,
+                          env=environment(**env), cwd=ROOT, timeout=MOST_SECONDS, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
