@@ -112,6 +112,7 @@ class Row:
     images_per_second: float | None = None
     device: str = ""
     precision_used: str = ""
+    features: str = ""
     host: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     git_commit: str = ""

@@ -66,8 +66,7 @@ class Trial:
     epochs: int = option(25, "number of passes over the training images", least=1, most=1_000_000)
     batch_size: int = option(32, "images per training step", least=1, most=1_000_000)
     image_size: int = option(224, "height and width of the model's input, pixels", least=8, most=1024)
-    train_size: int = option(0, "height and width of the images that training sees, pixels, at most image_size; "
-                             "0: as image_size", least=0, most=1024)
+    train_size: int = option(0, "height and width of the images in training, pixels; 0: image_size", least=0, most=1024)
     model: str = option("resnet18", "resnet18, or mlp: a fully connected network on the flattened image",
                         choices=("resnet18", "mlp"))
     weights: str = option("imagenet", "initial weights: imagenet (torchvision's), none (random), or the path or URI of "
@@ -162,7 +161,6 @@ class Trial:
             if getattr(self, name) != default and getattr(self, other) not in wanted:
                 raise ValueError(f"{name} has no effect when {other} is {getattr(self, other)}; leave it out, "
                                  f"or set {other} to {' or '.join(wanted)}")
-
 
     def check_size(self) -> None:
         """Raise ValueError for an mlp of more parameters than a machine can train."""

@@ -17,6 +17,7 @@ from job.data.cores import share_processor
 # As `job` does, before torch is imported.
 share_processor()
 
+from bench_cheaper import features, train_size
 from bench_gpu import gpu
 from bench_predict import predict
 from bench_prepare import growth, prepare
@@ -27,7 +28,7 @@ from bench_trainers import epochs, grid
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help=__doc__)
-for command in (grid, epochs, steps, prepare, growth, predict, start, shared, gpu):
+for command in (grid, epochs, steps, prepare, growth, predict, start, shared, features, train_size, gpu):
     app.command()(command)
 
 if __name__ == "__main__":

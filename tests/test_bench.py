@@ -29,3 +29,18 @@ def test_benchmark_of_a_gpu_needs_one(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "scripts/bench.py", "gpu", str(tmp_path)], cwd=ROOT, text=True,
                           capture_output=True, check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 2 and "there is no GPU here; --dry runs everything on the CPU" in done.stderr
+
+
+def test_benchmarks_of_cheaper_epochs_compare_with_what_they_replace(shapes: Path) -> None:
+    lines = []
+    for command in (["features", str(shapes), "--image-size", "40", "--without", "1"],
+                    ["train-size", "--source", str(shapes), "--image-size", "60", "--epochs", "2", "--seeds", "1"]):
+        done = subprocess.run([sys.executable, "scripts/bench.py", *command], cwd=ROOT, text=True, capture_output=True,
+                              check=False, env=dict(os.environ))
+        assert done.returncode == 0, done.stderr
+        lines += [json.loads(line) for line in done.stdout.splitlines()]
+    probes, *sizes = lines
+    assert probes["trials"] == 20 and probes["times"] > 0 and probes["seconds_a_trial_on_images"] > 0
+    assert [line["train_size"] for line in sizes] == [60, 52, 47, 43]
+    assert sizes[0]["only_full_size_right"] == sizes[0]["only_smaller_right"] == 0 and sizes[0]["speed"] == 1
+    assert all(line["num_val"] == 15 and 0 < line["p"] <= 1 for line in sizes)

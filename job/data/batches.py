@@ -36,6 +36,10 @@ class Batches:
         """Height and width of the images that training sees, pixels."""
         return self.train_size or self.image_size
 
+    def inputs(self, indices: Tensor) -> Tensor:
+        """Return what the model reads in validation: `centered`."""
+        return self.centered(indices)
+
     def centered(self, indices: Tensor) -> Tensor:
         """Return images_NCHW, normalised, on the device: the centre crops that validation uses."""
         if self.device.type == "cpu":

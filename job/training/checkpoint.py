@@ -33,7 +33,7 @@ def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -
         "loss_sum": state.loss_sum, "num_correct": state.num_correct, "started_at": state.started_at,
         "epoch": state.epoch, "step": state.step, "epoch_seconds": state.epoch_seconds,
         "history": [asdict(epoch) for epoch in state.history], "best_weights": state.best_weights,
-        "best_epoch": state.best.epoch if state.best else None,
+        "best_epoch": state.best.epoch if state.best else None, "features": state.features,
     }, buffer)
     return buffer.getvalue()
 
@@ -88,6 +88,7 @@ class Saved:
     step: int
     epoch_seconds: float
     best_epoch: int | None
+    features: str = ""
 
 
 def check_values(saved: dict[str, Any], trial: Trial) -> None:
@@ -123,7 +124,7 @@ def restore(state: State, saved: dict[str, Any]) -> None:
         if saved["best_weights"] is not None:
             check_shapes(saved["best_weights"], state.model.state_dict())
     state.started_at, state.epoch, state.step = saved["started_at"], saved["epoch"], saved["step"]
-    state.epoch_seconds = saved["epoch_seconds"]
+    state.epoch_seconds, state.features = saved["epoch_seconds"], saved.get("features", "")
     state.history = [Epoch(**epoch) for epoch in saved["history"]]
     state.best = next((epoch for epoch in state.history if epoch.epoch == saved["best_epoch"]), None)
     state.best_weights = saved["best_weights"]

@@ -46,7 +46,7 @@ def logits_of(model: Callable[[Tensor], Tensor], batches: Batches, indices: Tens
     while True:
         try:
             with machine.autocast():
-                return torch.cat([model(batches.centered(part)).float() for part in indices.split(num_images)]).cpu()
+                return torch.cat([model(batches.inputs(part)).float() for part in indices.split(num_images)]).cpu()
         except torch.OutOfMemoryError:
             if num_images == 1:
                 raise

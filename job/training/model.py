@@ -55,6 +55,11 @@ def build_mlp(trial: Trial, num_classes: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict([*named_layers, ("fc", nn.Linear(width, num_classes))]))
 
 
+def head_of(model: nn.Module) -> nn.Module:
+    """Return the last layer, whose outputs are the logits."""
+    return model.get_submodule("fc")
+
+
 def set_training(model: nn.Module, trial: Trial) -> None:
     """Put the model into training mode; a frozen backbone keeps its statistics."""
     model.train()

@@ -15,9 +15,10 @@ from job.folder.layout import read_row, trial_work
 from job.folder.storage import Folder
 from job.training.drawing import Drawing
 from job.training.evaluate import evaluate
+from job.training.features import can_use_features, train_head
 from job.training.fit import stepper, train_epoch
 from job.training.machine import Machine, choose_machine
-from job.training.model import build_model
+from job.training.model import build_model, head_of
 from job.training.state import new_state
 from job.trial import Trial, trajectories
 
@@ -83,6 +84,10 @@ def measure(sweep: Folder, trial: Trial, passport: Passport) -> Pace:
         torch.cuda.reset_peak_memory_stats(machine.device)
     batches = load_batches(sweep, passport, trial, machine.device, machine.dtype)
     state = new_state(trial, build_model(trial, len(passport.classes), None, machine), machine, "")
+    if can_use_features(trial, state.model):
+        # What the features are takes no time; making them, once for all trials, is not an epoch's.
+        width = int(head_of(state.model).in_features)  # type: ignore[arg-type]
+        batches = train_head(state.model, batches, torch.zeros(len(batches.images), width))
     done, began = 0, 0.0
 
     def should_stop(step: int, num_steps: int) -> bool:

@@ -20,6 +20,7 @@ from job.record import Row
 from job.training.checkpoint import read_checkpoint, restore
 from job.training.device import gpu_errors
 from job.training.display import Display
+from job.training.features import with_features
 from job.training.fit import fit
 from job.training.machine import Machine, choose_machine
 from job.training.model import build_model
@@ -46,8 +47,9 @@ def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, lease: Lea
                 raise Stopped("stopped by a signal before a step; the same command resumes the trial")
 
         machine, state = patiently(lambda: resume_or_start(sweep, trial, passport), display.say, pause)
-        batches = patiently(lambda: load_batches(sweep, passport, trial, machine.device, machine.dtype),
-                            display.say, pause)
+        images = patiently(lambda: load_batches(sweep, passport, trial, machine.device, machine.dtype),
+                           display.say, pause)
+        batches = with_features(sweep, passport, trial, state, images, machine, display.say, pause)
         pause(0)
         records = Records(trial, passport, outbox, lease, machine, display, stop, batches)
         records.begin(state)

@@ -16,7 +16,8 @@ from job.trial import Trial
 class State:
     """A trial in training: `epoch` epochs are finished, and `step` steps of the next one.
 
-    scaler: scales the loss in fp16, whose smallest gradients would be 0 otherwise; elsewhere it does nothing.
+    scaler: scales the loss in fp16, whose smallest gradients would be 0 otherwise; elsewhere it does nothing. features:
+    the name of the features that it trains on (job.training.features); '' for images.
     """
 
     model: nn.Module
@@ -32,6 +33,7 @@ class State:
     best: Epoch | None = None
     best_weights: dict[str, Tensor] | None = None
     best_evaluations: "dict[str, Evaluation]" = field(default_factory=dict)
+    features: str = ""
 
 
 def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str) -> State:

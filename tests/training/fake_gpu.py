@@ -19,6 +19,7 @@ from job.data.augment import mean_and_std
 from job.data.batches import Batches
 from job.training.drawing import Drawing
 from job.training.evaluate import evaluate
+from job.training.features import can_use_features, train_head
 from job.training.fit import stepper
 from job.training.gpu import GpuSteps
 from job.training.machine import Machine
@@ -72,6 +73,13 @@ def on_device(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
     return model
 
 
+def inputs_of(trial: Trial, state: State, batches: Batches) -> Batches:
+    """Return the images, or features of a frozen backbone in their place."""
+    if not can_use_features(trial, state.model):
+        return batches
+    return train_head(state.model, batches, torch.empty(len(batches.labels_N), 512))
+
+
 def run_epoch(trial: Trial, monkeypatch: pytest.MonkeyPatch, resident: bool = True, change: Any = None) -> Report:
     """Train one epoch of six batches and half a batch, and validate; change: gets the state before the first step."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -90,6 +98,7 @@ def run_epoch(trial: Trial, monkeypatch: pytest.MonkeyPatch, resident: bool = Tr
         state: State = new_state(trial, on_device(model, fake), machine, "")
         if change:
             change(state)
+        batches = inputs_of(trial, state, batches)
         advance = stepper(trial, state, batches, machine, report.said.append)
         set_training(state.model, trial)
     assert isinstance(advance, GpuSteps)

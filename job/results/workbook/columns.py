@@ -82,6 +82,7 @@ OF_ROWS = {
     "val_seconds": "time of validation, all epochs",
     "images_per_second": "training images per second, median of epochs",
     "device": "GPU, or processor and threads", "precision_used": "number format of training: bf16 or fp32",
+    "features": "name of the features that the head was trained on; empty: images",
     "host": "host, or Kubernetes node and pod", "versions": "of trialgrid, Python, torch and torchvision",
     "git_commit": "commit of this program", "image": "container image, where one was used",
     "pack_hash": "beginning of the pack's SHA-256", "started_at": "begin, UTC", "finished_at": "end, UTC",
