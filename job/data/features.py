@@ -14,11 +14,11 @@ from job.data.batches import Batches
 class Features(Batches):
     """The images of a pack, each as the features of its centre crop, which no augmentation changes.
 
-    features_NF: one row per image, on the device. pictures: the same images as pixels, for what shows them.
+    features_NF: one row per image, on the device. shown: the same images as pixels, for what shows them.
     """
 
     features_NF: Tensor
-    pictures: Batches
+    shown: Batches
 
     def inputs(self, indices: Tensor) -> Tensor:
         """Return features_NF of these images, on the device."""
@@ -26,7 +26,7 @@ class Features(Batches):
 
     def centered(self, indices: Tensor) -> Tensor:
         """Return images_NCHW, as `Batches` does."""
-        return self.pictures.centered(indices)
+        return self.shown.centered(indices)
 
     def augmented(self, indices: Tensor, draws: Draws) -> Tensor:
         """Return features_NF of these images; nothing is drawn for them."""
@@ -50,4 +50,4 @@ def as_features(batches: Batches, features_NF: Tensor) -> Features:
     """Return the images of `batches` as these features, which move to its device."""
     values = {spec.name: getattr(batches, spec.name) for spec in dataclasses.fields(Batches)}
     features_NF = features_NF.to(batches.device)
-    return Features(**values | {"resident_P3": features_NF}, features_NF=features_NF, pictures=batches)
+    return Features(**values | {"resident_P3": features_NF}, features_NF=features_NF, shown=batches)

@@ -118,8 +118,8 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
     diverged = bool(state.history) and state.history[-1].diverged
     row = Row(settings=asdict(trial), status="diverged" if diverged else "done", cause=why_ended(trial, state.history),
               **figures, num_train=len(batches.indices["train"]), num_val=len(batches.indices["val"]),
-              num_test=len(batches.indices["test"]), device=machine.name, precision_used=machine.precision, features=state.features,
-              started_at=state.started_at, **circumstances(passport))
+              num_test=len(batches.indices["test"]), device=machine.name, precision_used=machine.precision,
+              features=state.features, started_at=state.started_at, **circumstances(passport))
     return row, predictions
 
 

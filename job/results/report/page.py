@@ -158,7 +158,7 @@ def of_one_trial(summary: Summary, sweep: Folder) -> dict[str, Any]:
 def mistakes_note(found: Pictures) -> str:
     """Return what the mistakes are good for, and how many are shown."""
     counts = " and ".join(f"{num} of {SPLIT_NAMES[split].lower()}" for split, num in found.num_mistakes.items())
-    note = (f"The mistakes ({counts}) of which the trial is surest, the surest first: where the picture and its label "
+    note = (f"The mistakes ({counts}) of which the trial is surest, the surest first: where the image and its label "
             "differ, the label is wrong, not the model.")
     if any(num > MOST_MISTAKES for num in found.num_mistakes.values()):
         note += f" Shown are the first {MOST_MISTAKES} of each split; the workbook lists all."
