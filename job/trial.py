@@ -19,8 +19,7 @@ MONITORS = {"val_loss": "min", "val_acc": "max", "train_loss": "min", "train_acc
 AUGMENTATION = ("crop", "flip", "flip_up", "rotation", "shift", "noise", "blur")
 MODES = ("auto", "min", "max")
 HIDDEN_PATTERN = re.compile(r"[1-9][0-9]{0,4}(-[1-9][0-9]{0,4}){0,99}")
-# Adam keeps four numbers per parameter: 16 GB for so many.
-MOST_PARAMETERS = 1_000_000_000
+MOST_PARAMETERS = 1_000_000_000  # Adam keeps four numbers per parameter: 16 GB for so many.
 
 
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None,
@@ -188,13 +187,14 @@ def is_max(monitor: str, mode: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """How images become a pack. The pack's hash covers these options and the images."""
+    """How images become a pack. The pack's hash covers the images, their split and these options but the last two."""
 
     positive: str = option("", "positive class; all the others become one class, 'other'")
     val: float = option(0.2, "validation split, share of the images outside the test split", above=0, most=0.9)
     test: float = option(0.1, "test split, share of all images", least=0, most=0.9)
     split_seed: int = option(0, "random seed of the split", least=0)
     short_side: int = option(256, "shorter side of the images in the pack, pixels", least=40, most=2048)
+    near: float = option(0.1, "largest difference of images that count as near-identical; 0: none", least=0, most=0.5)
     max_bad: float = option(0.05, "share of unusable images above which no pack is made", least=0, most=1)
 
     def __post_init__(self) -> None:

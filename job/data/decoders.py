@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from job.data.image_file.bounds import MOST_SECONDS, is_memory_limited
@@ -29,7 +29,7 @@ NOT_FOR_DECODERS = (signal.SIGINT, signal.SIGTERM)
 class Task:
     """A share of the images to decode: into shards of a sweep's pack or, without a sweep, to hand over as pixels.
 
-    hopeless: the place of an image in it -> why it is rejected undecoded.
+    hopeless: the place of an image in it -> why it is rejected undecoded. described: descriptors are wanted, too.
     """
 
     source: str
@@ -38,6 +38,7 @@ class Task:
     short_side: int
     number: int
     hopeless: dict[int, str] = field(default_factory=dict)
+    described: bool = False
 
 
 class Decoder:
@@ -145,7 +146,7 @@ def after_death(decoder: Decoder, num_crashes: "collections.Counter[tuple[int, i
 
 def without(task: Task, hopeless: Mapping[int, str]) -> Task:
     """Return a task with more images that are not to be decoded."""
-    return Task(task.source, task.sweep, task.names, task.short_side, task.number, {**task.hopeless, **hopeless})
+    return replace(task, hopeless={**task.hopeless, **hopeless})
 
 
 def ending(code: int) -> str:

@@ -46,9 +46,11 @@ def main(parent: int, connection_number: int, in_hand: int) -> None:
             answer: object
             try:
                 source = open_folder(task.source)
-                answer = make_share(source, open_folder(task.sweep), task.names, task.short_side, task.number,
-                                    bounds.decode) if task.sweep else hand_over(source, task.names, task.short_side,
-                                                                                bounds.decode)
+                if task.sweep:
+                    answer = make_share(source, open_folder(task.sweep), task.names, task.short_side, task.number,
+                                        bounds.decode, task.described)
+                else:
+                    answer = hand_over(source, task.names, task.short_side, bounds.decode)
             except JobError as error:
                 answer = error
             except MemoryError:

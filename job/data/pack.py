@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import PIL
 
+from job.data.duplicates import find_duplicates, find_near_duplicates, warn_of
 from job.data.names import Labelled
+from job.data.neighbours import near_groups
 from job.data.passport import Passport, read_passport
 from job.data.shards import make_shards
 from job.data.source import SPLITS, Source
@@ -28,6 +30,8 @@ from job.trial import ImageOptions
 __all__ = ["Passport", "build_pack", "read_passport"]
 
 RARE_SHARE = 0.1
+# What these options do to a pack is in its table, which the hash covers.
+UNHASHED = ("near", "max_bad")
 # The hash covers the table with the header of version 0.1, so the same images have the same hash in every version.
 HASHED_HEADER = b"picture,label,split,height,width,shard,sha256\n"
 
@@ -43,31 +47,38 @@ def build_pack(source: Source, folder: Folder, options: ImageOptions, progress: 
     total, names = len(source.images) + len(source.missing), [item.image for item in source.images]
     progress(0, len(names))
     images, done = iter(source.images), 0
-    for share in make_shards(source.folder, folder, names, options.short_side):
+    for share in make_shards(source.folder, folder, names, options.short_side, options.near > 0):
         for outcome in share.outcomes:
             item = next(images)
             if outcome.place:
                 made.kept.append(item)
                 made.lines.append((*outcome.place[:2], len(made.shards) + outcome.place[2], outcome.sha256))
+                made.descriptors += outcome.descriptor
             else:
                 name = item.image.encode("utf-8", "backslashreplace").decode()
                 rejected.append({"image": name, "reason": outcome.reason})
         made.shards += share.shards
         done += len(share.outcomes)
         check_rejects(rejected, total, options)
-        progress(done, len(names))
+        if done < len(names):
+            progress(done, len(names))
     check_rejects(rejected, total, options)
     passport, table = describe(source, options, made, rejected)
+    progress(done, len(names))
     return publish(folder, passport, table)
 
 
 @dataclass
 class Made:
-    """An unfinished pack: the images kept, with (height, width, shard, SHA-256) of each, and the shards."""
+    """An unfinished pack: the images kept, with (height, width, shard, SHA-256) of each, and the shards.
+
+    descriptors: those of the images kept, end to end, where near-identical images are looked for.
+    """
 
     kept: list[Labelled] = field(default_factory=list)
     lines: list[tuple[int, int, int, str]] = field(default_factory=list)
     shards: list[dict[str, object]] = field(default_factory=list)
+    descriptors: bytearray = field(default_factory=bytearray)
 
     @property
     def digests(self) -> list[str]:
@@ -90,13 +101,15 @@ def describe(source: Source, options: ImageOptions, made: Made,
     if lost := [name for name in source.classes if name not in set(labels)]:
         raise BadData(f"{source.uri}: no usable image of class {', '.join(map(repr, lost))}; add images of it, or "
                       "leave the class out")
-    splits = assign_splits(labels, made.digests, [item.split for item in kept], options)
+    keys = near_groups(made.descriptors, made.digests, options.near) if options.near else made.digests
+    splits = assign_splits(labels, made.digests, keys, [item.split for item in kept], options)
     counts = collections.Counter(zip(splits, labels, strict=True))
     lines = [(item.image, item.label, split, *line)
              for item, split, line in zip(kept, splits, made.lines, strict=True)]
     table, hashed = write_table(lines, for_spreadsheets=True), write_table(lines, for_spreadsheets=False)
     duplicates, conflicts = find_duplicates(kept, made.digests)
-    recorded = {key: value for key, value in asdict(options).items() if key != "max_bad"}
+    near_duplicates = find_near_duplicates(kept, made.digests, keys)
+    recorded = {key: value for key, value in asdict(options).items() if key not in UNHASHED}
     core = json.dumps([recorded, source.classes, [shard["sha256"] for shard in made.shards],
                        digest(HASHED_HEADER + hashed.partition(b"\n")[2])])
     passport = Passport(
@@ -105,9 +118,10 @@ def describe(source: Source, options: ImageOptions, made: Made,
         num_images=len(kept), counts={split: {c: counts[split, c] for c in source.classes} for split in SPLITS},
         rejected=rejected, duplicates=duplicates, conflicts=conflicts,
         left_out=[item.image for item, split in zip(kept, splits, strict=True) if not split],
-        warnings=source.notes + warn(source.classes, collections.Counter(labels), conflicts),
+        warnings=source.notes + warn(source.classes, collections.Counter(labels), conflicts)
+        + warn_of(near_duplicates, kept, splits),
         table={"name": f"images-{digest(table)[:16]}.csv", "sha256": digest(table)}, shards=made.shards,
-        versions={"pillow": PIL.__version__, "numpy": np.__version__})
+        versions={"pillow": PIL.__version__, "numpy": np.__version__}, near_duplicates=near_duplicates)
     return passport, table
 
 
@@ -118,16 +132,6 @@ def warn(classes: Sequence[str], counts: collections.Counter[str], conflicts: Se
              for name in classes if counts[name] < min(RARE_SHARE, 0.5 / len(classes)) * total]
     found += [f"byte-identical images have different labels: {', '.join(names)}" for names in conflicts]
     return found
-
-
-def find_duplicates(kept: Sequence[Labelled], digests: Sequence[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """Return the groups of byte-identical images, and those of the groups whose labels differ."""
-    groups: dict[str, list[Labelled]] = collections.defaultdict(list)
-    for item, sha256 in zip(kept, digests, strict=True):
-        groups[sha256].append(item)
-    same = [group for group in groups.values() if len(group) > 1]
-    conflicts = [group for group in same if len({item.label for item in group}) > 1]
-    return [[i.image for i in group] for group in same], [[i.image for i in group] for group in conflicts]
 
 
 def publish(folder: Folder, passport: Passport, table: bytes) -> Passport:

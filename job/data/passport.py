@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from job.data.source import SPLITS
@@ -23,6 +23,8 @@ class Passport:
 
     counts: split -> class -> number of images. duplicates: groups of byte-identical images. left_out: training images
     that are also in a given val/ or test/. conflicts: groups of byte-identical images with different labels.
+    near_duplicates: sorted groups of images that are near-identical, or byte-identical with such a one; [] in a pack of
+    an earlier version.
     """
 
     pack_hash: str
@@ -40,6 +42,7 @@ class Passport:
     table: dict[str, str]
     shards: list[dict[str, object]]
     versions: dict[str, str]
+    near_duplicates: list[list[str]] = field(default_factory=list)
 
 
 def read_passport(folder: Folder) -> Passport | None:
@@ -49,13 +52,14 @@ def read_passport(folder: Folder) -> Passport | None:
         return None
     found = with_current_keys(found)
     try:
-        if missing := [spec.name for spec in fields(Passport) if spec.name not in found]:
+        if missing := [spec.name for spec in fields(Passport)
+                       if spec.name not in found and spec.default_factory is MISSING]:
             raise ValueError(f"{', '.join(missing)} missing")
         check_types(Passport, found)
         check_passport(found)
     except ValueError as error:
         raise BadConfig(f"{join(folder.uri, PASSPORT)}: damaged, {error}; delete it to make the pack again") from None
-    return Passport(**{spec.name: found[spec.name] for spec in fields(Passport)})
+    return Passport(**{spec.name: found[spec.name] for spec in fields(Passport) if spec.name in found})
 
 
 def with_current_keys(passport: dict[str, Any]) -> dict[str, Any]:

@@ -169,7 +169,10 @@ def compare(have: dict[str, object], asked: dict[str, object], uri: str) -> None
     """Raise BadConfig, naming each difference, if a pack was made with other options than those asked for."""
     # max_bad decides only whether a pack is made, not what is in it.
     # Older packs hold a positive class as it was written; two Unicode forms of a name look the same.
-    names = [name for name in asked if name != "max_bad" and same(have.get(name)) != same(asked[name])]
+    # Older packs have none of the options that came later; they do not look for near-identical images.
+    later = {"near": (0, ImageOptions.near)}
+    names = [name for name in asked if name != "max_bad" and same(have.get(name)) != same(asked[name])
+             and (name in have or asked[name] not in later.get(name, ()))]
     if names:
         differences = "; ".join(f"{name} was {have.get(name)!r}, now {asked[name]!r}" for name in names)
         raise BadConfig(f"{uri}: its pack was made from other images or options ({differences}); "

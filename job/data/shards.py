@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from job.data.cores import num_cores
 from job.data.decoders import Task, in_processes
+from job.data.descriptor import describe
 from job.data.image_file.decode import Rejected, decode
 from job.errors import AccessDenied, JobError, MissingInput, TryAgain
 from job.folder.layout import digest
@@ -35,11 +36,15 @@ Decode = Callable[[int, bytes, int], NDArray[np.uint8] | Rejected]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One image: the SHA-256 of its file, and its (height, width, shard), or None and the reason for the rejection."""
+    """One image: the SHA-256 of its file, and its (height, width, shard), or None and the reason for the rejection.
+
+    descriptor: what job/data/descriptor.py says of its pixels, if that was wanted.
+    """
 
     sha256: str
     place: tuple[int, int, int] | None
     reason: str = ""
+    descriptor: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +55,23 @@ class Share:
     shards: list[dict[str, object]]
 
 
-def make_shards(source: Folder, sweep: Folder, names: Sequence[str], short_side: int) -> Iterator[Share]:
+def make_shards(source: Folder, sweep: Folder, names: Sequence[str], short_side: int,
+                described: bool) -> Iterator[Share]:
     """Yield the shares of the images, in order, each after its shards are written; memory holds one shard per process.
 
-    An outcome's shard number counts from 0 within its share. Raises TryAgain if memory runs out.
+    An outcome's shard number counts from 0 within its share. described: an outcome has the image's descriptor. Raises
+    TryAgain if memory runs out.
     """
     size = min(LARGEST_SHARE, max(LEAST_SHARE, -(-len(names) // NUM_SHARES)))
-    tasks = [Task(source.uri, sweep.uri, names[start:start + size], short_side, number)
+    tasks = [Task(source.uri, sweep.uri, names[start:start + size], short_side, number, described=described)
              for number, start in enumerate(range(0, len(names), size))]
     # One more than there are cores, because a process that writes a shard waits for the disk or the store.
     yield from in_processes(tasks, min(num_cores() + 1, len(tasks)) if len(names) > FEW_IMAGES else 1)
 
 
 def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: int, number: int,
-               decode_one: Decode) -> Share:
-    """Read, decode and hash some images, and write their shards, whose names contain their hashes."""
+               decode_one: Decode, described: bool) -> Share:
+    """Read, decode, describe and hash some images, and write their shards, whose names contain their hashes."""
     share, unwritten, num_bytes = Share([], []), list[NDArray[np.uint8]](), 0
 
     def write_shard() -> None:
@@ -79,7 +86,8 @@ def make_share(source: Folder, sweep: Folder, names: Sequence[str], short_side: 
         if isinstance(found, Rejected):
             share.outcomes.append(Outcome(sha256, None, found.reason))
             continue
-        share.outcomes.append(Outcome(sha256, (found.shape[0], found.shape[1], len(share.shards))))
+        share.outcomes.append(Outcome(sha256, (found.shape[0], found.shape[1], len(share.shards)),
+                                      descriptor=describe(found) if described else b""))
         unwritten.append(found.reshape(-1))
         num_bytes += found.size
         if num_bytes >= SHARD_BYTES:

@@ -8,12 +8,13 @@ from job.errors import BadData
 from job.trial import ImageOptions
 
 
-def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence[str],
+def assign_splits(labels: Sequence[str], digests: Sequence[str], keys: Sequence[str], given: Sequence[str],
                   options: ImageOptions) -> list[str]:
     """Return the split of each image: 'train', 'val', 'test', or '' for one that is left out.
 
-    Byte-identical images (equal digests) get the same split. Each class is ordered by a hash of seed and content, so
-    names and machines make no difference. A split given by folders is kept, except that a training image that is also
+    Images of one group (equal keys) get the same split: byte-identical ones (equal digests) and near-identical ones. A
+    key is the least digest of its group. Each class is ordered by a hash of seed and key, so names and machines make no
+    difference. A split given by folders is kept, except that a training image that is also
     in val/ or test/ is left out. Without val/, validation is drawn from train/; a missing test/ stays empty. Raises
     BadData for a class that is too small for every split.
     """
@@ -21,11 +22,12 @@ def assign_splits(labels: Sequence[str], digests: Sequence[str], given: Sequence
         splits = keep_given(digests, given)
         if "val" not in given:
             in_train = [i for i, split in enumerate(splits) if split == "train"]
-            drawn = draw([labels[i] for i in in_train], [digests[i] for i in in_train], options.val, 0.0, options)
+            drawn = draw([labels[i] for i in in_train], [digests[i] for i in in_train], [keys[i] for i in in_train],
+                         options.val, 0.0, options)
             for i, split in zip(in_train, drawn, strict=True):
                 splits[i] = split
     else:
-        splits = draw(labels, digests, options.val, options.test, options)
+        splits = draw(labels, digests, keys, options.val, options.test, options)
     check_classes(labels, splits, given)
     return splits
 
@@ -40,11 +42,12 @@ def keep_given(digests: Sequence[str], given: Sequence[str]) -> list[str]:
     return ["" if digest in blocked[split] else split for digest, split in zip(digests, given, strict=True)]
 
 
-def draw(labels: Sequence[str], digests: Sequence[str], val: float, test: float, options: ImageOptions) -> list[str]:
-    """Draw test, then validation from the rest, class by class; identical images stay together."""
+def draw(labels: Sequence[str], digests: Sequence[str], keys: Sequence[str], val: float, test: float,
+         options: ImageOptions) -> list[str]:
+    """Draw test, then validation from the rest, class by class; the images of a group stay together."""
     groups: dict[str, list[int]] = defaultdict(list)
-    for i, digest in enumerate(digests):
-        groups[digest].append(i)
+    for i, key in enumerate(keys):
+        groups[key].append(i)
     groups_of_class: dict[str, list[list[int]]] = defaultdict(list)
     for members in groups.values():
         groups_of_class[labels[members[0]]].append(members)
@@ -52,9 +55,12 @@ def draw(labels: Sequence[str], digests: Sequence[str], val: float, test: float,
     for label, found in sorted(groups_of_class.items()):
         least = 3 if test else 2
         if len(found) < least:
-            raise BadData(f"class {label!r} has {len(found)} different image{'s' * (len(found) != 1)}; {least} are "
-                          f"needed, one for each of train, validation{' and test' if test else ''}; add images to it")
-        found.sort(key=lambda members: hashlib.sha256(f"{options.split_seed}/{digests[members[0]]}".encode()).digest())
+            is_near = len({digests[i] for members in found for i in members}) > len(found)
+            counting = " (near-identical ones count as one; --near 0 counts them all)" if is_near else ""
+            raise BadData(f"class {label!r} has {len(found)} different image{'s' * (len(found) != 1)}{counting}; "
+                          f"{least} are needed, one for each of train, validation{' and test' if test else ''}; add "
+                          "images to it")
+        found.sort(key=lambda members: hashlib.sha256(f"{options.split_seed}/{keys[members[0]]}".encode()).digest())
         total = sum(map(len, found))
         num_test = max(1, round(total * test)) if test else 0
         taken = take(found, num_test, len(found) - 2, splits, "test")

@@ -116,6 +116,7 @@ class Display:
         self.say(f"pack {passport.pack_hash[:12]}: {passport.num_images} images ({splits}; {classes})")
         some = [f"rejected {item['image']}: {item['reason']}" for item in passport.rejected]
         some += [f"byte-identical: {', '.join(names)}" for names in passport.duplicates]
+        some += [f"near-identical: {', '.join(names)}" for names in passport.near_duplicates]
         some += [f"left out of training, because another split has it too: {name}" for name in passport.left_out]
         for text in some[:MOST_LINES]:
             self.say(f"  {for_terminal(text)}")

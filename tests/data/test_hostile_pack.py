@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save
 
 from job.data.load import load_batches
-from job.data.pack import Passport, read_passport
+from job.data.pack import UNHASHED, Passport, read_passport
 from job.errors import BadConfig, BadData
 from job.folder.storage import Folder, open_folder
 from job.trial import Trial
@@ -184,7 +184,7 @@ def test_names_that_look_like_formulas_are_escaped_in_the_table_and_the_pack_kee
                            torch.device("cpu"))
     assert {name.split("/")[0] for name in batches.names} == {"-1", "=2"}
     hashed = text.partition("\n")[2].replace("'", "")
-    core = [{name: value for name, value in passport.options.items() if name != "max_bad"}, passport.classes,
+    core = [{name: value for name, value in passport.options.items() if name not in UNHASHED}, passport.classes,
             [shard["sha256"] for shard in passport.shards],
             hashlib.sha256(b"picture,label,split,height,width,shard,sha256\n" + hashed.encode()).hexdigest()]
     assert passport.pack_hash == hashlib.sha256(json.dumps(core).encode()).hexdigest()

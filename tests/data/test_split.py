@@ -1,6 +1,7 @@
 """The split is stratified, drawn from content and seed, and keeps identical images on one side."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -9,26 +10,31 @@ from job.errors import BadData
 from job.trial import ImageOptions
 
 
+def split(labels: Sequence[str], digests: Sequence[str], given: Sequence[str], options: ImageOptions) -> list[str]:
+    """Split images of which none is near-identical to another."""
+    return assign_splits(labels, digests, digests, given, options)
+
+
 def test_split_is_10_percent_test_and_20_percent_of_the_rest_in_each_class() -> None:
     labels = ["a"] * 200 + ["b"] * 50
-    splits = assign_splits(labels, [str(i) for i in range(250)], [""] * 250, ImageOptions())
+    splits = split(labels, [str(i) for i in range(250)], [""] * 250, ImageOptions())
     assert Counter(zip(labels, splits, strict=True)) == {
         ("a", "test"): 20, ("a", "val"): 36, ("a", "train"): 144, ("b", "test"): 5, ("b", "val"): 9, ("b", "train"): 36}
 
 
 def test_split_depends_on_content_and_seed_not_on_names_or_order() -> None:
     labels, digests = ["a"] * 40 + ["b"] * 40, [f"{i:040d}" for i in range(80)]
-    first = dict(zip(digests, assign_splits(labels, digests, [""] * 80, ImageOptions()), strict=True))
-    backward = assign_splits(labels[::-1], digests[::-1], [""] * 80, ImageOptions())
+    first = dict(zip(digests, split(labels, digests, [""] * 80, ImageOptions()), strict=True))
+    backward = split(labels[::-1], digests[::-1], [""] * 80, ImageOptions())
     assert dict(zip(digests[::-1], backward, strict=True)) == first
-    other = assign_splits(labels, digests, [""] * 80, ImageOptions(split_seed=1))
+    other = split(labels, digests, [""] * 80, ImageOptions(split_seed=1))
     assert other != list(first.values()) and Counter(other) == Counter(first.values())
 
 
 def test_identical_images_stay_on_one_side_whatever_the_seed() -> None:
     labels, digests = ["a"] * 40 + ["b"] * 40, [str(i // 4) for i in range(80)]
     for seed in range(20):
-        splits = assign_splits(labels, digests, [""] * 80, ImageOptions(split_seed=seed))
+        splits = split(labels, digests, [""] * 80, ImageOptions(split_seed=seed))
         assert all(len({splits[4 * group + k] for k in range(4)}) == 1 for group in range(20))
         assert {"train", "val", "test"} == set(splits)
 
@@ -36,28 +42,28 @@ def test_identical_images_stay_on_one_side_whatever_the_seed() -> None:
 @pytest.mark.parametrize("number", [3, 4, 5, 7])
 def test_small_class_is_in_every_split(number: int) -> None:
     labels = ["a"] * number + ["b"] * 50
-    splits = assign_splits(labels, [str(i) for i in range(len(labels))], [""] * len(labels), ImageOptions())
+    splits = split(labels, [str(i) for i in range(len(labels))], [""] * len(labels), ImageOptions())
     assert set(splits[:number]) == {"train", "val", "test"}
 
 
 def test_too_small_class_is_named() -> None:
     with pytest.raises(BadData, match="class 'a' has 2 different images; 3 are needed"):
-        assign_splits(["a"] * 4 + ["b"] * 9, ["x", "x", "y", "y", *map(str, range(9))], [""] * 13, ImageOptions())
+        split(["a"] * 4 + ["b"] * 9, ["x", "x", "y", "y", *map(str, range(9))], [""] * 13, ImageOptions())
     with pytest.raises(BadData, match="class 'b' has no val image"):
-        assign_splits(["a", "a", "b"], ["1", "2", "3"], ["train", "val", "train"], ImageOptions())
+        split(["a", "a", "b"], ["1", "2", "3"], ["train", "val", "train"], ImageOptions())
 
 
 def test_given_split_is_kept_but_for_training_images_that_are_held_out_too() -> None:
     given = ["train", "train", "val", "test", "train", "val", "test"]
     digests = ["1", "2", "2", "3", "4", "5", "6"]
     labels = ["a", "a", "a", "a", "b", "b", "b"]
-    assert assign_splits(labels, digests, given, ImageOptions()) == ["train", "", "val", "test", "train", "val", "test"]
+    assert split(labels, digests, given, ImageOptions()) == ["train", "", "val", "test", "train", "val", "test"]
 
 
 def test_validation_is_drawn_from_train_where_folders_give_none() -> None:
     labels = (["a"] * 20 + ["b"] * 20) * 2
     given = ["train"] * 40 + ["test"] * 40
-    splits = assign_splits(labels, [str(i) for i in range(80)], given, ImageOptions())
+    splits = split(labels, [str(i) for i in range(80)], given, ImageOptions())
     assert Counter(splits) == {"train": 32, "val": 8, "test": 40} and splits[40:] == ["test"] * 40
 
 
@@ -67,4 +73,4 @@ def test_validation_is_drawn_from_train_where_folders_give_none() -> None:
     ("1 2 3 4 3 6", "train train val val test test", "'a' has no val image: each of its 1 lies in test/ too, byte")])
 def test_split_whose_images_all_lie_in_another_is_named(digests: str, given: str, message: str) -> None:
     with pytest.raises(BadData, match=message):
-        assign_splits(["a", "b"] * 3, digests.split(), given.split(), ImageOptions())
+        split(["a", "b"] * 3, digests.split(), given.split(), ImageOptions())

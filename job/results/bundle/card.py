@@ -67,7 +67,8 @@ def data(winner: Winner) -> Iterator[str]:
     yield from [f"- {passport.num_images} usable images, {len(passport.rejected)} rejected; pack {passport.pack_hash}",
                 f"- Made with {for_markdown(options)}",
                 f"- Byte-identical images: {len(passport.duplicates)} groups, {len(passport.conflicts)} of them with "
-                f"different labels; left out because they are in another split: {len(passport.left_out)}"]
+                f"different labels; left out because they are in another split: {len(passport.left_out)}",
+                f"- Near-identical images: {len(passport.near_duplicates)} groups"]
     yield from [f"- {for_markdown(warning)}" for warning in passport.warnings[:MOST_LISTED]]
     yield ""
 

@@ -161,6 +161,7 @@ def passport_parts(passport: Passport | None) -> dict[str, Any] | None:
              "Rejected files": [f"{item['image']}: {item['reason']}" for item in passport.rejected],
              "Groups of byte-identical images": listed(passport.duplicates),
              "Byte-identical images with different labels": listed(passport.conflicts),
+             "Groups of near-identical images": listed(passport.near_duplicates),
              "Unused images, because they are also in another split": passport.left_out}
     facts += [(words.lower(), "none") for words, items in lists.items() if not items]
     return {"facts": facts, "splits": splits,
