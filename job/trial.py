@@ -7,10 +7,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
 from typing import Any
 
-LEAST_RESNET_SIZE = 40
+from job.models import CLASSIFIERS, MLP, OF_ANY_SIZE, RESNETS, listed, refuse_size, refuse_too_many, refuse_unknown
+
 # User info, or a query that signs: what no grid, row or log may hold.
 KEY_IN_URI = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://([^/?]*@|[^/]*:[^/]*/.*@|[^?]*\?[^=]*=)", re.IGNORECASE)
 # A trial's name becomes a folder, a sheet of the workbook and a part of a Kubernetes name.
@@ -19,7 +19,6 @@ MONITORS = {"val_loss": "min", "val_acc": "max", "train_loss": "min", "train_acc
 AUGMENTATION = ("crop", "flip", "flip_up", "rotation", "shift", "noise", "blur")
 MODES = ("auto", "min", "max")
 HIDDEN_PATTERN = re.compile(r"[1-9][0-9]{0,4}(-[1-9][0-9]{0,4}){0,99}")
-MOST_PARAMETERS = 1_000_000_000  # Adam keeps four numbers per parameter: 16 GB for so many.
 
 
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None,
@@ -66,15 +65,17 @@ class Trial:
     batch_size: int = option(32, "images per training step", least=1, most=1_000_000)
     image_size: int = option(224, "height and width of the model's input, pixels", least=8, most=1024)
     train_size: int = option(0, "height and width of the images in training, pixels; 0: image_size", least=0, most=1024)
-    model: str = option("resnet18", "resnet18, or mlp: a fully connected network on the flattened image",
-                        choices=("resnet18", "mlp"))
+    model: str = option("resnet18", "an image classifier of torchvision by its name there, or mlp: a fully connected "
+                        "network on the flattened image")
+    stem: str = option("imagenet", "first layers of a resnet: imagenet (7x7 convolution of stride 2, max pooling), or "
+                       "small (3x3 of stride 1, no pooling) for images under 64 pixels", choices=("imagenet", "small"))
     weights: str = option("imagenet", "initial weights: imagenet (torchvision's), none (random), or the path or URI of "
                           "a state dict")
-    freeze: bool = option(False, "train only resnet18's last layer; the others keep their weights and batch statistics")
+    freeze: bool = option(False, "train only the head, the last layer; the others keep weights and batch statistics")
     hidden: str = option("100-50-25-12-6", "widths of the mlp's hidden layers, joined by '-'")
     activation: str = option("relu", "activation of the mlp's hidden layers: relu or sigmoid",
                              choices=("relu", "sigmoid"))
-    dropout: float = option(0.0, "dropout probability, before resnet18's last layer or after the mlp's hidden layers",
+    dropout: float = option(0.0, "dropout probability, before the head or after the mlp's hidden layers",
                             least=0, most=0.95)
     batch_norm: bool = option(False, "batch normalisation after each hidden layer of the mlp")
     optimizer: str = option("sgd", "optimizer: sgd or adam", choices=("sgd", "adam"))
@@ -123,6 +124,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         check(self)
+        refuse_unknown(self.model)
         if not NAME_PATTERN.fullmatch(self.trial):
             raise ValueError(f"trial is {quoted(self.trial)}; give a name of 1 to 40 letters, digits, '.', '_' or '-' "
                              "that begins and ends with a letter or digit")
@@ -139,14 +141,9 @@ class Trial:
 
     def check_model(self) -> None:
         """Raise ValueError for a setting that would have no effect, so that no row records what was not done."""
-        if self.model == "resnet18" and self.image_size < LEAST_RESNET_SIZE:
-            # In a smaller image the last layers have a single pixel.
-            raise ValueError(f"image_size is {self.image_size}; the least for model resnet18 is {LEAST_RESNET_SIZE}")
         if self.train_size > self.image_size:
             raise ValueError(f"train_size is {self.train_size}; the most is image_size, {self.image_size}")
-        if self.model == "resnet18" and 0 < self.train_size < LEAST_RESNET_SIZE:
-            raise ValueError(f"train_size is {self.train_size}; the least for model resnet18 is {LEAST_RESNET_SIZE}")
-        if self.model == "mlp" and self.weights == "imagenet":
+        if self.model == MLP and self.weights == "imagenet":
             raise ValueError("weights is imagenet, but model mlp has no such weights; set weights to none")
         if self.freeze and self.weights == "none":
             raise ValueError("freeze is yes, but weights is none: the frozen layers would stay random; set weights, or "
@@ -159,22 +156,25 @@ class Trial:
             default = next(spec.default for spec in fields(self) if spec.name == name)
             if getattr(self, name) != default and getattr(self, other) not in wanted:
                 raise ValueError(f"{name} has no effect when {other} is {getattr(self, other)}; leave it out, "
-                                 f"or set {other} to {' or '.join(wanted)}")
+                                 f"or set {other} to {listed(wanted)}")
+        if self.stem == "small" and self.weights == "imagenet":
+            raise ValueError("weights is imagenet, and its first layer does not fit stem small; set weights to none")
 
     def check_size(self) -> None:
-        """Raise ValueError for an mlp of more parameters than a machine can train."""
-        widths = [3 * self.image_size ** 2, *map(int, self.hidden.split("-"))]
-        num_parameters = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
-        if self.model == "mlp" and num_parameters > MOST_PARAMETERS:
-            raise ValueError(f"hidden is {quoted(self.hidden)}: with image_size {self.image_size} these are "
-                             f"{num_parameters:,} parameters, and the most is {MOST_PARAMETERS:,}; give smaller widths "
-                             "or a smaller image_size")
+        """Raise ValueError for a size of images that the model cannot take, and for an mlp of too many parameters."""
+        for name in ("image_size", "train_size"):
+            # 0 stands for image_size.
+            if size := getattr(self, name):
+                refuse_size(name, size, self.model, self.weights, self.stem)
+        if self.model == MLP:
+            refuse_too_many(self.hidden, self.image_size)
 
 
 # Settings that have an effect only if another setting has one of these values.
 ONLY_WITH = {
-    "hidden": ("model", ("mlp",)), "activation": ("model", ("mlp",)), "batch_norm": ("model", ("mlp",)),
-    "freeze": ("model", ("resnet18",)), "train_size": ("model", ("resnet18",)), "momentum": ("optimizer", ("sgd",)),
+    "hidden": ("model", (MLP,)), "activation": ("model", (MLP,)), "batch_norm": ("model", (MLP,)),
+    "freeze": ("model", CLASSIFIERS), "stem": ("model", RESNETS), "train_size": ("model", OF_ANY_SIZE),
+    "momentum": ("optimizer", ("sgd",)),
     "step_size": ("schedule", ("step",)), "gamma": ("schedule", ("step",)),
     "stop_mode": ("stop_monitor", tuple(MONITORS)), "stop_min_delta": ("stop_monitor", tuple(MONITORS)),
     "stop_patience": ("stop_monitor", tuple(MONITORS))}

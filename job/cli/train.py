@@ -1,4 +1,4 @@
-"""Commands that prepare and train: sweep, plan, prepare, train."""
+"""Commands that prepare and train: sweep, plan, prepare, train, weights."""
 
 import shlex
 from dataclasses import asdict
@@ -19,11 +19,13 @@ from job.cli.options import (
     image_options,
     make,
     not_empty,
+    note,
     number,
 )
 from job.cli.results import print_summary
 from job.errors import BadConfig, BadData, MissingInput
 from job.folder.grid import parse_number
+from job.models import IMAGENET_SIZES
 from job.trial import ImageOptions, Trial, trajectories
 
 app = typer.Typer()
@@ -173,3 +175,26 @@ def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indepe
     else:
         also = (["--grid", grid] if grid else []) + (["--independent"] if independent else [])
         print_plan(runs, len(trials), price, shlex.join(["job", "sweep", *also, sweep]))
+
+
+@command(app)
+def weights(models: Annotated[list[str], typer.Argument(
+                metavar="MODEL...", show_default=False, help="Names of the grid's column model, such as resnet50.")],
+            folder: Annotated[str, typer.Argument(
+                metavar="FOLDER", show_default=False, callback=not_empty,
+                help="Where the weights lie from now on: a path or s3://bucket/folder.")]) -> None:
+    """Download ImageNet weights into a folder, for machines without internet.
+
+    Set TRIALGRID_WEIGHTS to FOLDER there. A file that is there already, whole, is left as it is.
+    """
+    from job.folder.storage import join, open_folder
+
+    for model in models:
+        make(Trial, {"model": model, "image_size": IMAGENET_SIZES.get(model, 224)})
+    from job.training.imagenet import store_weights, weights_file, weights_url
+
+    target = open_folder(folder)
+    for model in models:
+        url = weights_url(model)
+        is_new = store_weights(url, target)
+        note(f"{join(target.uri, weights_file(url))}: {model}{'' if is_new else ', there already'}", to_stderr=False)

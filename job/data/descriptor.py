@@ -17,11 +17,15 @@ Numbers = NDArray[np.float64]
 
 # Brightness on 32 x 32 cells, and two differences of colour on 16 x 16, as a JPEG stores them.
 SIDE, COLOUR_SIDE = 32, 16
-NUM_BYTES = SIDE * SIDE + 2 * COLOUR_SIDE * COLOUR_SIDE
+NUM_CELLS = SIDE * SIDE + 2 * COLOUR_SIDE * COLOUR_SIDE
+# Height and width, four bytes each, come last.
+NUM_BYTES = NUM_CELLS + 8
 # A crop is compared on this many cells to a side; finer ones tell two shots apart, and coarser ones forgive a crop.
 CELLS, COLOUR_CELLS = 16, 8
 # Crops are tried in steps of 1/40 of the length, 2.5%, at each side, up to 5%.
 STEPS, NUM_MARGINS = 40, 3
+# Cropping 5% off two opposite sides changes width over height by 10/9; a small image's size is rounded besides.
+MOST_STRETCH = (23, 20)
 # Mean change of brightness from cell to cell, grey levels, below which an image shows nothing that could be compared.
 FLAT = 1.0
 # With twice the weight, straps of another colour tell two watches apart, which a paler copy still does not.
@@ -29,11 +33,12 @@ COLOUR_WEIGHT = 2
 
 
 def describe(pixels_HWC: NDArray[np.uint8]) -> bytes:
-    """Return the descriptor of an RGB image: NUM_BYTES means of brightness and colour over cells that tile it."""
+    """Return the descriptor of an RGB image: means of brightness and colour over cells that tile it, and its shape."""
     image = Image.fromarray(pixels_HWC).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BOX).convert("YCbCr")
     brightness, blue, red = image.split()
-    return b"".join(channel.resize((side, side), Image.Resampling.BOX).tobytes()
-                    for channel, side in ((brightness, SIDE), (blue, COLOUR_SIDE), (red, COLOUR_SIDE)))
+    cells = (channel.resize((side, side), Image.Resampling.BOX).tobytes()
+             for channel, side in ((brightness, SIDE), (blue, COLOUR_SIDE), (red, COLOUR_SIDE)))
+    return b"".join((*cells, np.array(pixels_HWC.shape[:2], "<u4").tobytes()))
 
 
 def windows(side: int, cells: int, margins: Sequence[tuple[int, int]]) -> Numbers:
@@ -58,23 +63,31 @@ BRIGHTNESS, COLOUR = windows(SIDE, CELLS, MARGINS), windows(COLOUR_SIDE, COLOUR_
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Descriptors of many images, uint8: brightness_NHW on 32 x 32 cells and colour_NCHW on 16 x 16."""
+    """Descriptors of many images, uint8: brightness_NHW on 32 x 32 cells, colour_NCHW on 16 x 16; and sizes_N2."""
 
     brightness_NHW: NDArray[np.uint8]
     colour_NCHW: NDArray[np.uint8]
+    sizes_N2: NDArray[np.uint32]
 
     @classmethod
     def of(cls, data: bytes | bytearray) -> "Descriptors":
         """Return the descriptors that lie end to end."""
         table = np.frombuffer(data, np.uint8).reshape(-1, NUM_BYTES)
         return cls(table[:, :SIDE * SIDE].reshape(-1, SIDE, SIDE),
-                   table[:, SIDE * SIDE:].reshape(-1, 2, COLOUR_SIDE, COLOUR_SIDE))
+                   table[:, SIDE * SIDE:NUM_CELLS].reshape(-1, 2, COLOUR_SIDE, COLOUR_SIDE),
+                   np.ascontiguousarray(table[:, NUM_CELLS:]).view("<u4"))
 
     def __len__(self) -> int:
         return len(self.brightness_NHW)
 
     def __getitem__(self, at: Any) -> "Descriptors":
-        return Descriptors(self.brightness_NHW[at], self.colour_NCHW[at])
+        return Descriptors(self.brightness_NHW[at], self.colour_NCHW[at], self.sizes_N2[at])
+
+    def shaped_alike(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for pairs of places whether width over height of both is alike, as of an image and a crop of it."""
+        (h1, w1), (h2, w2) = (self.sizes_N2[at].astype(np.int64).T for at in (first, second))
+        more, less = np.maximum(h1 * w2, h2 * w1), np.minimum(h1 * w2, h2 * w1)
+        return np.asarray(more * MOST_STRETCH[1] <= less * MOST_STRETCH[0])
 
 
 def crops(found: Descriptors, rows: Sequence[int], columns: Sequence[int]) -> tuple[Numbers, Numbers]:

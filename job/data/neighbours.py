@@ -90,7 +90,8 @@ def near_pairs(found: Descriptors, least: float, differ: Callable[[Places, Place
                ) -> Iterator[tuple[int, int]]:
     """Yield pairs of near-identical images; those that are already in one group are not compared."""
     for block in candidates(found):
-        kept = differ(*block[:2])
+        kept = found.shaped_alike(*block[:2])
+        kept[kept] = differ(block[0][kept], block[1][kept])
         whole, cropped, crop = (column[kept] for column in block)
         for number in range(len(CROPS) ** 2):
             # At one crop a comparison is cheap.

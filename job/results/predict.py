@@ -23,9 +23,10 @@ from job.results.intact import Damage
 from job.results.predictions import whole_predictions
 from job.results.sets import COVERAGE, Sets, check_coverage, in_set, sets_of
 from job.results.summary import collect
+from job.training.backbone import WithoutWeights
 from job.training.device import wanted_gpu
 from job.training.machine import Machine, choose_machine
-from job.training.model import build_mlp, build_model, build_resnet18
+from job.training.model import build_model, new_model
 from job.training.weights import About, parse_weights, read_about
 
 # Images of 64 pixels per batch; a batch holds fewer larger ones, at least 8.
@@ -183,10 +184,8 @@ def read_sets(sweep: Folder, trial: str, classes: Sequence[str], coverage: float
 
 def check_weights(weights: dict[str, torch.Tensor], about: About, where: str) -> None:
     """Raise BadConfig unless the weights are those of the trial's model, head included, and its images large enough."""
-    # On this device a model of any size takes no memory.
-    with torch.device("meta"):
-        build = build_mlp if about.trial.model == "mlp" else build_resnet18
-        expected = build(about.trial, len(about.classes)).state_dict()
+    with WithoutWeights():
+        expected = new_model(about.trial, len(about.classes)).state_dict()
     fit = {key: value.shape for key, value in weights.items()} == {key: item.shape for key, item in expected.items()}
     if not fit or resize_side(about.trial.image_size) > about.short_side:
         raise BadConfig(f"{where}: its weights do not fit the settings and classes in its header; delete this file and "

@@ -180,6 +180,9 @@ def print_plan(runs: "Sequence[Run]", num_trials: int, price: float, to_train: s
         Column("run", [trial.trial for trial in longest], left=True),
         Column("passes through", [", ".join(trial.trial for trial in run.trials[:-1]) for run in runs], 2, left=True),
         Column("lr", [f"{trial.lr:g}" for trial in longest], 1),
+        Column("model", [trial.model for trial in longest], 4, left=True),
+        Column("parameters", [f"{run.pace.num_parameters / 1e6:.2f} M" for run in runs], 6),
+        Column("memory", [f"{run.pace.memory_bytes / 2**30:.1f} GiB" for run in runs], 5),
         Column("epochs left", [str(run.epochs_left) for run in runs]),
         Column("per epoch", [f"{run.pace.epoch_seconds:.1f} s" for run in runs], 3),
         Column("in all", [clock(run.seconds) for run in runs])]

@@ -14,6 +14,7 @@ from job.errors import BadConfig
 from job.folder.same_settings import check_same
 from job.folder.untrusted import check_types, in_range
 from job.record import Epoch
+from job.training.backbone import load_state
 from job.training.state import State
 from job.training.weights import UNREADABLE
 from job.trial import Trial
@@ -115,7 +116,7 @@ def check_values(saved: dict[str, Any], trial: Trial) -> None:
 def restore(state: State, saved: dict[str, Any]) -> None:
     """Put the values of a checkpoint into a new state; raises BadConfig if they do not fit its model."""
     with damage(saved["where"]):
-        state.model.load_state_dict(saved["model"])
+        load_state(state.model, saved["model"])
         restore_optimizer(state.optimizer, saved["optimizer"])
         if saved["scaler"]:
             state.scaler.load_state_dict(saved["scaler"])

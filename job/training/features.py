@@ -27,9 +27,9 @@ from job.folder.lease import claim, held
 from job.folder.patience import patiently
 from job.folder.storage import Folder, join
 from job.folder.untrusted import bounded_json, check_types, in_range
+from job.training.backbone import head_of
 from job.training.evaluate import logits_of
 from job.training.machine import Machine
-from job.training.model import head_of
 from job.training.state import State
 from job.trial import AUGMENTATION, Trial
 

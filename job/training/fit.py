@@ -76,8 +76,8 @@ def train_epoch(trial: Trial, state: State, drawing: Drawing, advance: Advance,
     set_training(state.model, trial)
     started, seconds_before, stopped = time.perf_counter(), state.epoch_seconds, False
     for step, indices_N, draws in drawing.steps(state.epoch, state.step):
-        if trial.noise or trial.dropout:
-            torch.manual_seed(seed_of(trial, state.epoch, step))
+        # For noise and dropout, the trial's and the model's own: efficientnet, swin and others drop whole layers.
+        torch.manual_seed(seed_of(trial, state.epoch, step))
         advance(indices_N, draws, lr_of(trial, state.epoch, step, num_steps))
         state.step = step + 1
         state.epoch_seconds = seconds_before + time.perf_counter() - started

@@ -1,12 +1,13 @@
-"""The model that a trial trains: ResNet18 or a fully connected network."""
+"""The model that a trial trains: a classifier of torchvision or a fully connected network."""
 
 from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import ResNet, resnet18
 
+from job.models import MLP
+from job.training.backbone import build_backbone, head_of
 from job.training.convolution import speed_up_convolutions
 from job.training.machine import Machine
 from job.training.weights import load_weights
@@ -14,30 +15,33 @@ from job.trial import Trial
 
 
 def build_model(trial: Trial, num_classes: int, weights: dict[str, Tensor] | None, machine: Machine) -> nn.Module:
-    """Return the trial's model, seeded, on the device; a ResNet18 is in channels_last order.
+    """Return the trial's model, seeded, on the device; all but an mlp are in channels_last order.
 
     `weights` replace the random initial weights, except those of a head of another size. Raises BadData, naming the
     keys, if they do not fit the model.
     """
     torch.manual_seed(trial.seed)
-    model = build_mlp(trial, num_classes) if trial.model == "mlp" else build_resnet18(trial, num_classes)
+    model = new_model(trial, num_classes)
     if weights is not None:
         load_weights(model, weights, trial)
     if machine.device.type == "cpu" and machine.precision == "bf16":
         speed_up_convolutions(model)
-    order = torch.channels_last if trial.model == "resnet18" else torch.preserve_format
+    order = torch.preserve_format if trial.model == MLP else torch.channels_last
     return model.to(machine.device, memory_format=order)  # type: ignore[call-overload, no-any-return]
 
 
-def build_resnet18(trial: Trial, num_classes: int) -> ResNet:
-    """Return torchvision's ResNet18, with the trial's dropout before the head and its backbone frozen if asked for."""
-    model: ResNet = resnet18(num_classes=num_classes)
+def new_model(trial: Trial, num_classes: int) -> nn.Module:
+    """Return the trial's model with random weights, dropout before its head, and its backbone frozen if asked for."""
+    if trial.model == MLP:
+        return build_mlp(trial, num_classes)
+    model = build_backbone(trial, num_classes)
+    head = head_of(model)
     if trial.freeze:
         model.requires_grad_(False)
-        model.fc.requires_grad_(True)
+        head.requires_grad_(True)
     if trial.dropout:
         # A hook leaves the head's name unchanged, so published state dicts still fit.
-        model.fc.register_forward_pre_hook(
+        head.register_forward_pre_hook(
             lambda head, inputs: (functional.dropout(inputs[0], trial.dropout, training=head.training), *inputs[1:]))
     return model
 
@@ -55,17 +59,11 @@ def build_mlp(trial: Trial, num_classes: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict([*named_layers, ("fc", nn.Linear(width, num_classes))]))
 
 
-def head_of(model: nn.Module) -> nn.Module:
-    """Return the last layer, whose outputs are the logits."""
-    return model.get_submodule("fc")
-
-
 def set_training(model: nn.Module, trial: Trial) -> None:
-    """Put the model into training mode; a frozen backbone keeps its statistics."""
-    model.train()
+    """Put the model into training mode; a frozen backbone keeps its statistics and drops nothing."""
+    model.train(not trial.freeze)
     if trial.freeze:
-        for name, part in model.named_children():
-            part.train(name == "fc")
+        head_of(model).train()
 
 
 def state_copy(model: nn.Module) -> dict[str, Tensor]:

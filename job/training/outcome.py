@@ -15,6 +15,7 @@ from job.folder.lease import Busy, Lease, claim, held
 from job.folder.patience import patiently
 from job.folder.storage import Folder, join
 from job.record import PROBABILITY, Epoch, Row, row_to_json, summarise
+from job.training.backbone import load_state
 from job.training.calibration import calibration_figures
 from job.training.evaluate import Evaluation, evaluate, figures_at_threshold, figures_on_test
 from job.training.host import circumstances
@@ -36,10 +37,10 @@ def evaluate_best(state: State, batches: Batches, split: str, machine: Machine) 
     assert state.best and state.best_weights, "no epoch was finished"
     if split not in state.best_evaluations:
         last_weights = None if state.best is state.history[-1] else state_copy(state.model)
-        state.model.load_state_dict(state.best_weights)
+        load_state(state.model, state.best_weights)
         state.best_evaluations[split] = evaluate(state.model, batches, split, machine)
         if last_weights:
-            state.model.load_state_dict(last_weights)
+            load_state(state.model, last_weights)
     return state.best_evaluations[split]
 
 

@@ -1,6 +1,5 @@
 """What a sweep would train, and how long that takes: measured over a few real steps, before any training."""
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -9,16 +8,18 @@ from typing import Any
 import torch
 
 from job.data.load import load_batches
+from job.data.memory import forget_peak, peak
 from job.data.pack import Passport
 from job.folder.attempts import last_attempt
 from job.folder.layout import read_row, trial_work
 from job.folder.storage import Folder
+from job.training.backbone import head_of
 from job.training.drawing import Drawing
 from job.training.evaluate import evaluate
 from job.training.features import can_use_features, train_head
 from job.training.fit import stepper, train_epoch
 from job.training.machine import Machine, choose_machine
-from job.training.model import build_model, head_of
+from job.training.model import build_model
 from job.training.state import new_state
 from job.trial import Trial, trajectories
 
@@ -32,10 +33,11 @@ FREE = ("trial", "lr", "epochs", "seed", "weights", "schedule", "step_size", "ga
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per epoch on this machine, and peak memory in bytes: the GPU's, or without a GPU the process's."""
+    """Seconds per epoch on this machine, peak memory in bytes (the GPU's, or without one the process's), parameters."""
 
     epoch_seconds: float
     memory_bytes: int
+    num_parameters: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def kind_of(trial: Trial) -> Trial:
     """Return the trial that stands for all trials whose steps take as long as this one's."""
     free: dict[str, Any] = {spec.name: spec.default for spec in fields(Trial) if spec.name in FREE}
     # A frozen model is measured with random weights, though a grid that asks for that is refused.
-    free["weights"] = "imagenet" if trial.freeze else "none"
+    free["weights"] = "some file" if trial.freeze else "none"
     return replace(trial, **free)
 
 
@@ -82,6 +84,8 @@ def measure(sweep: Folder, trial: Trial, passport: Passport) -> Pace:
     if machine.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(machine.device)
+    else:
+        forget_peak()
     batches = load_batches(sweep, passport, trial, machine.device, machine.dtype)
     state = new_state(trial, build_model(trial, len(passport.classes), None, machine), machine, "")
     if can_use_features(trial, state.model):
@@ -106,7 +110,8 @@ def measure(sweep: Folder, trial: Trial, passport: Passport) -> Pace:
     began = time.perf_counter()
     evaluate(state.model, batches, "val", machine)
     val_seconds = time.perf_counter() - began
-    return Pace(drawing.num_steps * step_seconds + val_seconds, most_memory(machine))
+    num_parameters = sum(weight.numel() for weight in state.model.parameters())
+    return Pace(drawing.num_steps * step_seconds + val_seconds, most_memory(machine), num_parameters)
 
 
 def finish(machine: Machine) -> None:
@@ -116,7 +121,7 @@ def finish(machine: Machine) -> None:
 
 
 def most_memory(machine: Machine) -> int:
-    """Return the peak memory so far, bytes."""
+    """Return the peak memory of this measurement, bytes."""
     if machine.device.type == "cuda":
         return int(torch.cuda.max_memory_reserved(machine.device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak()

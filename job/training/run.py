@@ -1,6 +1,7 @@
 """The path of one trial, once it is claimed: to its row."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -22,12 +23,13 @@ from job.training.device import gpu_errors
 from job.training.display import Display
 from job.training.features import with_features
 from job.training.fit import fit
+from job.training.imagenet import imagenet_weights, stored_bytes, stored_weights
 from job.training.machine import Machine, choose_machine
 from job.training.model import build_model
 from job.training.outcome import publish, write_shorter_rows
 from job.training.records import Records
 from job.training.state import State, new_state
-from job.training.weights import imagenet_weights, parse_weights
+from job.training.weights import parse_weights
 from job.trial import Trial
 
 Parsed = TypeVar("Parsed")
@@ -88,7 +90,10 @@ def resume_or_start(sweep: Folder, trial: Trial, passport: Passport) -> tuple[Ma
 def initial_weights(trial: Trial) -> dict[str, Tensor]:
     """Return the weights that the trial names; raises BadData for a file that holds none."""
     if trial.weights == "imagenet":
-        return imagenet_weights()
+        if not (folder := os.environ.get("TRIALGRID_WEIGHTS")):
+            return imagenet_weights(trial.model)
+        return read_twice(lambda: stored_bytes(trial.model, folder),
+                          lambda data: stored_weights(data, trial.model, folder))
     if "://" not in trial.weights:
         # Read once: it may be a pipe.
         return parse_weights(read_uri(trial.weights), trial.weights)

@@ -1,48 +1,53 @@
-"""Weights: ImageNet's, a state dict from a file, and the best weights that a trial writes."""
+"""Weights: a state dict from a file, what fits the model, and the best weights that a trial writes."""
 
-import contextlib
 import io
 import json
 import pickle
+import re
 import struct
-import time
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
-from urllib.error import URLError
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
 
-from job.errors import BadConfig, BadData, MissingInput
+from job.errors import BadConfig, BadData
 from job.folder.untrusted import bounded_json, check_types, check_unicode
+from job.training.backbone import head_name, load_state
 from job.trial import ImageOptions, Trial, brief
 
 # What torch.load raises for a damaged file or for a file of another kind; found by flipping bytes.
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
               AttributeError, OverflowError, AssertionError, struct.error)
-WEIGHTS_FILE = "resnet18-f37072fd.pth"
-DOWNLOAD_PAUSES_SECONDS = (1, 5)
+# Keys of torchvision's files that are older than its models.
+OLD_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+OLD_VIT_KEY = re.compile(r"(?<=\.mlp\.)linear_([12])(?=\.)")
 # Far around what `fit_temperature` gives.
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-3, 1e3
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], trial: Trial) -> None:
     """Load weights into the model, except a head of another size; raises BadData, naming the keys that do not fit."""
-    expected = model.state_dict()
+    expected, head = model.state_dict(), f"{head_name(model)}."
+    weights = {current_name(key): value for key, value in weights.items()}
     weights = {key: value for key, value in weights.items()
-               if not (key.startswith("fc.") and key in expected and expected[key].shape != value.shape)}
+               if not (key.startswith(head) and key in expected and expected[key].shape != value.shape)}
     wrong = [key for key, value in weights.items() if key not in expected or expected[key].shape != value.shape]
-    missing = [key for key in expected if key not in weights and not key.startswith("fc.")
+    missing = [key for key in expected if key not in weights and not key.startswith(head)
                and not key.endswith("num_batches_tracked")]
     if wrong or missing:
         raise BadData(f"weights {trial.weights}: not the state dict of a {trial.model}; "
                       f"unknown or of another shape: {', '.join(wrong[:5]) or 'none'}; "
                       f"missing: {', '.join(missing[:5]) or 'none'}; give weights of this model, or none")
-    model.load_state_dict(weights, strict=False)
+    load_state(model, weights, strict=False)
+
+
+def current_name(key: str) -> str:
+    """Return the name that a weight has in today's torchvision: its densenet and vit had other ones."""
+    key = OLD_DENSENET_KEY.sub(r"\1\2", key)
+    return OLD_VIT_KEY.sub(lambda found: "0" if found[1] == "1" else "3", key)
 
 
 def parse_weights(data: bytes, name: str) -> dict[str, Tensor]:
@@ -61,32 +66,6 @@ def parse_weights(data: bytes, name: str) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise BadData(f"weights {name}: not a state dict; save model.state_dict(), not the model")
     return {key.removeprefix("module."): value for key, value in loaded.items()}
-
-
-def imagenet_weights() -> dict[str, Tensor]:
-    """Return torchvision's ImageNet weights, from its cache (TORCH_HOME) or by a download into it.
-
-    Raises MissingInput, saying what to do, if the download fails.
-    """
-    try:
-        return download_patiently()
-    except (OSError, *UNREADABLE) as error:
-        cache = Path(torch.hub.get_dir(), "checkpoints", WEIGHTS_FILE)
-        raise MissingInput(
-            f"the ImageNet weights cannot be loaded or downloaded ({error or type(error).__name__}). Either download "
-            f"{ResNet18_Weights.IMAGENET1K_V1.url} on another machine and name the file in the grid's column weights "
-            f"(a path or s3:// URI; or copy it to {cache}), or set weights to none to start from random ones") from None
-
-
-def download_patiently() -> dict[str, Tensor]:
-    """Return the ImageNet weights; a failed download is tried twice again, after a pause."""
-    for pause in DOWNLOAD_PAUSES_SECONDS:
-        # torch.hub announces every download on standard error, even one that then fails.
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(URLError):
-            return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-        time.sleep(pause)
-    with contextlib.redirect_stderr(io.StringIO()):
-        return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
 
 
 def weights_to_bytes(weights: dict[str, Tensor], about: dict[str, Any]) -> bytes:

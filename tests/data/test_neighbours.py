@@ -103,6 +103,13 @@ def test_flat_images_and_faint_gradients_are_no_group() -> None:
     assert len(set(groups_of(files))) == len(files)
 
 
+def test_images_of_another_shape_are_no_copies(drawn: list[Image.Image]) -> None:
+    wide, high = drawn[0], drawn[0].resize((160, 200))
+    assert len(set(groups_of([as_jpeg(wide), as_jpeg(high)]))) == 2
+    # 5% off two opposite sides, of an image of 256 by 320 pixels.
+    assert len(set(groups_of([as_jpeg(wide), as_jpeg(cropped(wide, 0.05, 0, 0.05, 0))]))) == 1
+
+
 def test_groups_depend_on_content_not_on_order(drawn: list[Image.Image]) -> None:
     files = [file for image in drawn for file in (as_jpeg(image, 95), as_jpeg(cropped(image, 0.03, 0, 0.03, 0)))]
     digests = [f"{(7 * i) % 24:06d}" for i in range(24)]

@@ -24,6 +24,8 @@ FORMS = {
     "frozen": replace(TRIAL, freeze=True, weights="imagenet"),
     "features of a frozen backbone": replace(TRIAL, freeze=True, weights="imagenet", crop=0, flip=0, dropout=0.2),
     "mlp": replace(TRIAL, model="mlp", hidden="50-20", batch_norm=True, dropout=0.2),
+    "mobilenet": replace(TRIAL, model="mobilenet_v3_small"),
+    "swin, which drops layers": replace(TRIAL, model="swin_t", optimizer="adam"),
 }
 
 

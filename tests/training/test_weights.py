@@ -9,9 +9,10 @@ import torch
 from torchvision.models import resnet18
 
 from job.errors import BadData, MissingInput
+from job.training.imagenet import imagenet_weights
 from job.training.machine import choose_machine
 from job.training.model import build_model
-from job.training.weights import imagenet_weights, parse_weights
+from job.training.weights import parse_weights
 from loops import TRIAL
 
 
@@ -67,7 +68,7 @@ def test_imagenet_weights_come_from_the_cache_of_torch_home(tmp_path: Path, monk
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth").write_bytes(torch_file(resnet18().state_dict()))
-    found = imagenet_weights()
+    found = imagenet_weights("resnet18")
     assert found["fc.weight"].shape == (1000, 512)
 
 
@@ -77,5 +78,5 @@ def test_absent_imagenet_weights_say_both_ways_out(tmp_path: Path, monkeypatch: 
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(MissingInput) as caught:
-        imagenet_weights()
+        imagenet_weights("resnet18")
     assert "column weights" in str(caught.value) and "weights to none" in str(caught.value)

@@ -8,6 +8,7 @@ import torch
 
 from job.errors import redacted
 from job.folder.escape import for_markdown
+from job.models import MLP
 from job.results.bundle.parity import Parity
 from job.results.bundle.winner import Winner
 from job.results.exact import share
@@ -37,7 +38,7 @@ def model_card(winner: Winner, found: Parity, num_samples: int) -> bytes:
 def head(winner: Winner) -> Iterator[str]:
     """Yield what the model is, and how to use it."""
     about, trial = winner.about, winner.about.trial
-    library = ["library_name: timm"] if trial.model == "resnet18" else []
+    library = ["library_name: timm"] if winner.is_in_timm else []
     yield from ["---", "pipeline_tag: image-classification", *library, "tags: [image-classification, onnx]", "---", ""]
     yield from [f"# {trial.model} for {len(about.classes)} classes", ""]
     yield f"Classes, in the order of the outputs (`labels.txt`): {', '.join(map(for_markdown, about.classes))}"
@@ -46,10 +47,13 @@ def head(winner: Winner) -> Iterator[str]:
                 "`probabilities` and the `logits`. Resize (short side "
                 f"{' and then '.join(map(str, dict.fromkeys((about.short_side, winner.resize_side))))}), centre crop "
                 f"of {trial.image_size} pixels, normalisation and temperature are in it."]
-    if trial.model == "resnet18":
+    if winner.is_in_timm:
         yield from ["", "In timm: `timm.create_model('local-dir:FOLDER', pretrained=True)`. It knows no temperature, "
                     "and its own transform resizes once: where `model.onnx` resizes twice, probabilities may differ by "
                     "several hundredths."]
+    elif trial.model != MLP:
+        yield from ["", f"`model.safetensors` fits `torchvision.models.{trial.model}` with the `arguments`, and the "
+                    "`replaced_layers` if any, that `config.json` names; it takes the normalised crop."]
     else:
         yield from ["", "timm has no such network. `model.safetensors` fits a `torch.nn.Sequential` of the layers "
                     "that `config.json` names; it takes the normalised crop."]

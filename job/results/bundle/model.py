@@ -13,9 +13,11 @@ import torch
 
 from job.data.augment import MEAN, STD, mean_and_std
 from job.errors import BadConfig, JobError
+from job.models import MLP, MULTIPLES
 from job.results.bundle.graph import OPSET, Graph, checked_model, tensor
 from job.results.bundle.resize import resized_crop
 from job.results.bundle.winner import Winner
+from job.training.backbone import size_argument
 
 # What a protobuf may hold, less the graph itself.
 MOST_ONNX_BYTES = (2 << 30) - (16 << 20)
@@ -72,24 +74,35 @@ def exported(winner: Winner) -> onnx.ModelProto:
 
 
 def weights_file(winner: Winner) -> bytes:
-    """Return model.safetensors: the weights under torchvision's names, which are timm's too."""
+    """Return model.safetensors: the weights under torchvision's names; those of a resnet are timm's too."""
     return bytes(safetensors.torch.save(winner.weights, {"format": "pt"}))
 
 
 def config_file(winner: Winner) -> bytes:
-    """Return config.json: for a resnet18 timm's; timm has no mlp, so its config tells the layers instead."""
+    """Return config.json: timm's for a model that timm has, else torchvision's name and arguments, or the mlp's layers.
+
+    A stem `small` is told as the layers that replace those of torchvision's model.
+    """
     about, size = winner.about, winner.about.trial.image_size
-    found: dict[str, Any] = {"num_classes": len(about.classes), "label_names": about.classes}
-    pixels = {"input_size": [3, size, size], "fixed_input_size": about.trial.model == "mlp",
+    trial, model = about.trial, winner.model
+    found: dict[str, Any] = {"architecture": trial.model, "num_classes": len(about.classes),
+                             "label_names": about.classes}
+    is_fixed = trial.model == MLP or trial.model in MULTIPLES
+    pixels = {"input_size": [3, size, size], "fixed_input_size": is_fixed,
               "interpolation": "bilinear", "crop_pct": crop_share(size, winner.resize_side), "crop_mode": "center",
               "mean": MEAN, "std": STD, "num_classes": len(about.classes)}
-    if about.trial.model == "resnet18":
-        found |= {"architecture": "resnet18", "num_features": 512, "global_pool": "avg",
+    if winner.is_in_timm:
+        num_features = model.get_submodule("fc").in_features
+        found |= {"num_features": num_features, "global_pool": "avg",
                   "pretrained_cfg": {"tag": "trialgrid", **pixels, "pool_size": [math.ceil(size / 32)] * 2,
                                      "first_conv": "conv1", "classifier": "fc"}}
+    elif trial.model == MLP:
+        found |= {"pixels": pixels, "layers": {name: str(part) for name, part in model.named_children()}}
     else:
-        found |= {"architecture": "mlp", "pixels": pixels,
-                  "layers": {name: str(part) for name, part in winner.model.named_children()}}
+        replaced = ("conv1", "maxpool") if trial.stem == "small" else ()
+        found |= {"library": "torchvision", "pixels": pixels,
+                  "arguments": {"num_classes": len(about.classes), **size_argument(trial)},
+                  "replaced_layers": {name: str(model.get_submodule(name)) for name in replaced}}
     return (json.dumps(found | {"trialgrid": properties(winner)}, indent=1) + "\n").encode()
 
 

@@ -13,6 +13,7 @@ from job.data.sizes import resize_side
 from job.errors import BadConfig, MissingInput
 from job.folder.layout import read_row, trial_file
 from job.folder.storage import Folder, join
+from job.models import RESNETS
 from job.record import Row
 from job.results.predict import Predictor, check_weights, load_predictor
 from job.training.machine import Machine
@@ -36,6 +37,11 @@ class Winner:
     def name(self) -> str:
         """The trial's name."""
         return self.predictor.trial
+
+    @property
+    def is_in_timm(self) -> bool:
+        """Whether timm has this model under the same names: torchvision's resnets (compared with timm 1.0.31)."""
+        return self.about.trial.model in RESNETS and self.about.trial.stem == "imagenet"
 
     @property
     def resize_side(self) -> int:
