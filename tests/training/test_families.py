@@ -65,7 +65,7 @@ def test_state_within_an_epoch_continues_as_if_never_stopped(pack: tuple[Folder,
 
 
 @pytest.mark.parametrize("models", [("efficientnet_b0", "mobilenet_v3_small", "regnet_y_400mf", "densenet121"),
-                                    ("resnet18", "resnet50", "convnext_tiny", "swin_t", "vit_b_16")])
+                                    ("resnet18", "resnet50", "convnext_tiny", "swin_t"), ("vit_b_16",)])
 def test_rows_of_trajectories_killed_on_their_way_are_those_of_the_trials_alone_and_the_weights_predict(
         images: Path, tmp_path: Path, models: tuple[str, ...]) -> None:
     grid, alone, sweep = tmp_path / "grid.csv", tmp_path / "alone", tmp_path / "sweep"
