@@ -6,7 +6,7 @@ Every default is defined here, once; grid columns, options, rows and workbook co
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from job.models import CLASSIFIERS, MLP, OF_ANY_SIZE, RESNETS, listed, refuse_size, refuse_too_many, refuse_unknown
@@ -116,6 +116,10 @@ class Trial:
                             choices=MODES)
     recall: float = option(0.0, "two classes: recall of the positive class that the decision threshold must reach on "
                            "validation; 0: threshold 0.5", least=0, most=1)
+    fold: int = option(0, "fold on which the trial validates; it trains on the others; 0: the plain split", least=0,
+                       most=100)
+    folds: int = option(5, "number of folds into which training and validation images together are divided", least=2,
+                        most=100)
     seed: int = option(0, "random seed of the initial weights, the image order, augmentation and dropout",
                        least=0, most=2**32 - 1)
     precision: str = option("auto", "number format of training: fp32, bf16, fp16 (GPUs only), or auto (bf16 if the "
@@ -152,6 +156,12 @@ class Trial:
             raise ValueError("batch_size is 1; batch_norm needs 2 or more")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup is {self.warmup:g}; it must be less than epochs, {self.epochs}")
+        if self.fold > self.folds:
+            raise ValueError(f"fold is {self.fold}, but folds is {self.folds}; give a fold from 1 to {self.folds}, or "
+                             "more folds")
+        if not self.fold and self.folds != Trial.folds:
+            raise ValueError(f"folds is {self.folds}, which has no effect when fold is 0, the plain split; leave it "
+                             f"out, or set fold from 1 to {self.folds}")
         for name, (other, wanted) in ONLY_WITH.items():
             default = next(spec.default for spec in fields(self) if spec.name == name)
             if getattr(self, name) != default and getattr(self, other) not in wanted:
@@ -204,17 +214,3 @@ class ImageOptions:
 def shown(value: Any) -> str:
     """Return a setting as grids and command lines write it."""
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
-
-
-def trajectories(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Group the trials into trajectories: those that differ only in `epochs`, the shortest first.
-
-    Training the longest trial of a trajectory passes through all the others. A cosine schedule depends on the number of
-    epochs, so such a trial is alone in its group. Groups are in the order of their first trials in `trials`.
-    """
-    groups: dict[Any, list[Trial]] = {}
-    for trial in trials:
-        is_alone = trial.schedule == "cosine"
-        key = trial.trial if is_alone else replace(trial, trial="1", epochs=1_000_000)
-        groups.setdefault(key, []).append(trial)
-    return [sorted(group, key=lambda trial: trial.epochs) for group in groups.values()]

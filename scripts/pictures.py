@@ -20,12 +20,12 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from job.errors import JobError, MissingInput
+from job.folder.groups import trajectories
 from job.folder.layout import WORKBOOK
 from job.folder.storage import Folder, open_folder
-from job.results.next_grid import as_trial
-from job.results.summary import Summary, collect, natural
+from job.results.ranking import as_trial, natural
+from job.results.summary import Summary, collect
 from job.results.terminal import print_gathered
-from job.trial import trajectories
 
 COLUMNS = 120
 WIDTH, LEFT, RIGHT, TOP, KEY, LINE = 900, 62, 540, 62, 580, 26

@@ -32,6 +32,9 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret",
 WARM = WarmProcess()
 
 MOST_SECONDS = 500
+# Settings of `job grid` under which painted images (`tint`) are learned in a second.
+EASY = ("--model", "mlp", "--hidden", 8, "--batch-norm", "yes", "--weights", "none", "--image-size", 16, "--crop", 0,
+        "--optimizer", "adam", "--lr", 0.01, "--batch-size", 8)
 
 Grid = Callable[..., Path]
 
@@ -135,15 +138,19 @@ def leave_row(sweep: Folder, trial: Trial, epochs: list[Epoch], pack: str = "p",
 
 
 def leave_predictions(sweep: Folder, trial: str, wrong: Iterable[int] = (), count: int = 100,
-                      wrong_on_test: Iterable[int] = (), num_test: int = 0) -> None:
-    """Write a trial's predictions: every other image shows `yes`, the rest `no`; which are wrong is given by number."""
+                      wrong_on_test: Iterable[int] = (), num_test: int = 0, fold: str = "") -> None:
+    """Write a trial's predictions: every other image shows `yes`, the rest `no`; which are wrong is given by number.
+
+    fold: what the names of its validation images begin with.
+    """
     lines = ["split,image,label,predicted,correct,p_no,p_yes"]
-    for split, number, missed in (("val", count, set(wrong)), ("test", num_test, set(wrong_on_test))):
+    for split, begin, number, missed in (("val", f"{fold}val", count, set(wrong)),
+                                         ("test", "test", num_test, set(wrong_on_test))):
         for i in range(number):
             label, other = ("no", "yes") if i % 2 == 0 else ("yes", "no")
             predicted, sure = other if i in missed else label, round(0.6 + 0.3 * i / number, 6)
             shares = f"{sure},{round(1 - sure, 6)}" if predicted == "no" else f"{round(1 - sure, 6)},{sure}"
-            lines.append(f"{split},{split}{i}.jpg,{label},{predicted},{i not in missed},{shares}")
+            lines.append(f"{split},{begin}{i}.jpg,{label},{predicted},{i not in missed},{shares}")
     sweep.write(trial_file(trial, "predictions.csv"), ("\n".join(lines) + "\n").encode())
 
 
@@ -162,6 +169,16 @@ def draw(path: Path, label: str, number: int, size: tuple[int, int] = (60, 48)) 
         pen.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, quality=92)
+
+
+def tint(path: Path, label: str, number: int) -> None:
+    """Paint noise in a colour, which an mlp learns in a second: `warm` or `cold`; always the same image."""
+    rng = random.Random(f"{label}/{number}")
+    ground = Image.frombytes("L", (48, 48), rng.randbytes(48 * 48)).convert("RGB")
+    colour = (rng.randint(150, 255), 90, rng.randint(0, 120)) if label == "warm" else (
+        rng.randint(0, 120), 90, rng.randint(150, 255))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.blend(ground, Image.new("RGB", (48, 48), colour), 0.7).save(path, quality=92)
 
 
 def shared(*parts: str) -> Path:

@@ -154,7 +154,7 @@ def test_a_trained_sweep_has_the_listed_files_and_the_python_example_reads_it(
     absent = {name for name in listed if not any(name in names for names in found.values())}
     # tests/training/test_features.py is about features/.
     absent = {name for name in absent if not name.startswith("features/KEY/")}
-    assert absent == {"trials/NAME/failed-1.json", "next-grid.csv", "summary-edited-*.xlsx"}
+    assert absent == {"trials/NAME/failed-1.json", "next-grid.csv", "label-issues.csv", "summary-edited-*.xlsx"}
     header = [*pd.read_csv(sweep / "trials" / "8" / "predictions.csv").columns]
     assert header == [*in_code(section(FOLDER, "predictions.csv"))[:5], "p_bar", "p_disc"]
     code = "\n".join(block for kind, block in blocks(FOLDER) if kind == "python")

@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 
 from job.folder.grid import GridError, parse_grid
+from job.folder.groups import trajectories
 from job.record import Row
-from job.trial import ImageOptions, Trial, trajectories
+from job.trial import ImageOptions, Trial
 
 
 @pytest.mark.parametrize(("line", "message"), [
@@ -45,6 +46,8 @@ from job.trial import ImageOptions, Trial, trajectories
      "these are 25,052,649,471 parameters, and the most is 1,000,000,000"),
     ("model,weights,image_size,hidden\nmlp,none,1024,400", "column hidden: hidden is '400': with image_size 1024"),
     ("model,weights,hidden\nmlp,none,1" + "-1" * 100, "column hidden: hidden is '1-1-1"),
+    ("fold,folds\n4,3", "column fold: fold is 4, but folds is 3; give a fold from 1 to 3, or more folds"),
+    ("folds\n10", "column folds: folds is 10, which has no effect when fold is 0, the plain split; leave it out"),
     ("freeze\nmaybe", "column freeze: freeze is 'maybe'; give yes or no"),
     ("stop_monitor\naccuracy", "column stop_monitor: stop_monitor is 'accuracy'; give one of none, val_loss"),
 ])

@@ -10,7 +10,8 @@ import typer
 from job.cli.options import AsJson, Grid, PerTrajectory, Sweep, command, given, image_options, make, note, number, say
 from job.cluster.options import ClusterOptions
 from job.errors import TryAgain
-from job.trial import ImageOptions, Trial, trajectories
+from job.folder.groups import trajectories
+from job.trial import ImageOptions, Trial
 
 if TYPE_CHECKING:
     from job.folder.storage import Folder

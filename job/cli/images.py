@@ -9,6 +9,7 @@ import typer
 from job.cli.options import SETTINGS, SOURCE_HELP, command, given, make, not_empty, note, number
 from job.errors import BadConfig, MissingInput
 from job.folder.grid import format_grid
+from job.folder.groups import all_folds
 from job.folder.local import local_errors
 from job.trial import AUGMENTATION, ImageOptions, Trial
 
@@ -19,14 +20,17 @@ app = typer.Typer()
 def grid(**values: list[Any]) -> None:
     """Print a grid: every combination of the given values.
 
-    Repeat an option to give it several values: --lr 0.1 --lr 0.01. The trials are numbered.
+    Repeat an option to give it several values: --lr 0.1 --lr 0.01. The trials are numbered. --folds without --fold
+    makes every combination once per fold: 1-f1, 1-f2, ...
     """
     import itertools
 
     found = given(values, Trial)
+    by_folds = bool(found.get("folds")) and not found.get("fold")
+    found |= {"fold": [1]} if by_folds else {}
     trials = [make(Trial, {"trial": str(number), **dict(zip(found, combination, strict=True))})
               for number, combination in enumerate(itertools.product(*found.values()), 1)]
-    typer.echo(format_grid(trials), nl=False)
+    typer.echo(format_grid([fold for trial in trials for fold in all_folds(trial)] if by_folds else trials), nl=False)
 
 
 @command(app, Trial, names=["image_size", *AUGMENTATION, "seed"])

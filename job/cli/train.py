@@ -25,8 +25,9 @@ from job.cli.options import (
 from job.cli.results import print_summary
 from job.errors import BadConfig, BadData, MissingInput
 from job.folder.grid import parse_number
+from job.folder.groups import trajectories
 from job.models import IMAGENET_SIZES
-from job.trial import ImageOptions, Trial, trajectories
+from job.trial import ImageOptions, Trial
 
 app = typer.Typer()
 

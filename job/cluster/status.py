@@ -12,7 +12,7 @@ from job.folder.layout import PACK, PASSPORT, read_epochs, read_pack_hash, trial
 from job.folder.storage import Folder
 from job.record import Epoch, Row, finite
 from job.results.intact import Damage, intact_row
-from job.results.summary import natural, rank
+from job.results.ranking import natural, rank
 from job.training.stopping import is_better
 from job.trial import Trial
 
@@ -80,11 +80,16 @@ def sweep_status(sweep: Folder) -> SweepStatus:
 
 
 def best_trial(sweep: Folder, rows: Sequence[Row]) -> str:
-    """Return the name of the trial that `job gather` ranks first among these rows, or ''."""
+    """Return the name of the trial that `job gather` ranks first among these rows, or ''.
+
+    Also '' where a trial has a fold: by their rows alone, folds cannot be compared.
+    """
     pack_hash = read_pack_hash(sweep) if rows else ""
     if not pack_hash:
         return ""
-    table, _ = rank(rows, pack_hash)
+    if any(row.settings.get("fold") for row in rows):
+        return ""
+    table, _, _ = rank(rows, pack_hash)
     return str(next(iter(table[table["rank"] == 1]["trial"]), ""))
 
 

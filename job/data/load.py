@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from job.data.batches import Batches, to_device
 from job.data.cache import local_copy, rebuild
+from job.data.folds import splits_of
 from job.data.pack import Passport
 from job.data.sizes import resize_side
 from job.data.source import SPLITS
@@ -34,7 +35,8 @@ def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.
     """Return the pack at the trial's image size, memory-mapped; from object storage it is copied to this machine first.
 
     If the trial needs smaller images than the pack holds, all are resized here, once. The pixels move to the GPU if
-    they take less than half of its free memory. Raises BadConfig if the images of the pack are too small.
+    they take less than half of its free memory. Raises BadConfig if the images of the pack are too small,
+    and BadData if a class has too few for the trial's folds.
     """
     short_side, wanted = int(str(passport.options["short_side"])), resize_side(trial.image_size)
     if wanted > short_side:
@@ -47,7 +49,8 @@ def load_batches(sweep: Folder, passport: Passport, trial: Trial, device: torch.
         loaded.clear()
         loaded[key] = load_images(sweep, passport, wanted, device)
     lines, images, resident_P3 = loaded[key]
-    indices = {split: torch.tensor([i for i, line in enumerate(lines) if line.split == split], dtype=torch.int64)
+    splits = splits_of(lines, passport.near_duplicates, trial, int(str(passport.options.get("split_seed", 0))))
+    indices = {split: torch.tensor([i for i, found in enumerate(splits) if found == split], dtype=torch.int64)
                for split in SPLITS}
     sizes_N2 = torch.tensor([image.shape[:2] for image in images])
     labels_N = torch.tensor([passport.classes.index(line.label) for line in lines])

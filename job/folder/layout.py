@@ -33,6 +33,7 @@ WORKBOOK = "summary.xlsx"
 SUMMARY = "summary.json"
 TABLE = "summary.csv"
 REPORT = "summary.html"
+ISSUES = "label-issues.csv"
 
 Parsed = TypeVar("Parsed")
 

@@ -11,6 +11,8 @@ from job.trial import Trial
 TEST = "McNemar's exact test on the same validation images"
 REPEATED = ("best_val_acc", "best_val_loss", "test_acc", "last_test_acc", "test_false_negatives", "test_errors",
             "seconds")
+# The settings that repeat a training.
+REPETITION = ("trial", "seed", "fold", "folds")
 MOST_NAMED = 10
 NOT_DISTINGUISHABLE = "not distinguishable"
 
@@ -123,7 +125,7 @@ def repeats(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: trials, num_seeds, the settings that vary, then mean and sample standard deviation of each figure.
     """
-    settings = [spec.name for spec in fields(Trial) if spec.name in table and spec.name not in ("trial", "seed")]
+    settings = [spec.name for spec in fields(Trial) if spec.name in table and spec.name not in REPETITION]
     ranked = table[table["rank"].notna()]
     figures = [name for name in REPEATED if name in ranked and ranked[name].notna().any()]
     lines = []

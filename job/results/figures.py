@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from job.results.compare import REPETITION
 from job.results.exact import share
 from job.trial import Trial
 
@@ -55,9 +56,9 @@ def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def varied_settings(table: pd.DataFrame) -> list[str]:
-    """Return the settings that differ between ranked trials, in the order of the grid's columns; seeds aside."""
+    """Return the settings that differ between ranked trials, in the order of the grid's columns; no seeds or folds."""
     ranked = table[table["rank"].notna()]
-    return [spec.name for spec in fields(Trial) if spec.name in ranked and spec.name not in ("trial", "seed")
+    return [spec.name for spec in fields(Trial) if spec.name in ranked and spec.name not in REPETITION
             and ranked[spec.name].nunique(dropna=False) > 1]
 
 

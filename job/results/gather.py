@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from job.errors import MissingInput, TryAgain
 from job.folder.escape import lines_for_terminal
 from job.folder.grid import format_grid
-from job.folder.layout import NEXT_GRID, REPORT, SUMMARY, TABLE, WORKBOOK, digest, trials_with
+from job.folder.layout import ISSUES, NEXT_GRID, REPORT, SUMMARY, TABLE, WORKBOOK, digest, trials_with
 from job.folder.storage import Folder
 from job.results.intact import Damage, intact_row
+from job.results.label_issues import issues_csv
 from job.results.report.page import page_bytes
 from job.results.summary import Summary, collect
 from job.results.table_csv import table_csv
@@ -23,8 +24,9 @@ SEAL = "trialgrid "
 def gather(sweep: Folder) -> tuple[Summary, str, str]:
     """Merge the rows into summary.xlsx; return the summary, the workbook's name and the name of a kept older one or ''.
 
-    Also writes summary.html, summary.json, summary.csv and, if there are trials to try next, next-grid.csv. A workbook
-    that was edited since it was written is kept under another name. Raises MissingInput if no trial has a row.
+    Also writes summary.html, summary.json, summary.csv, label-issues.csv if a trial is recommended, and next-grid.csv
+    if there are trials to try next. A workbook that was edited since it was written is kept under another name. Raises
+    MissingInput if no trial has a row.
     """
     summary = collect(sweep)
     kept = keep_edited(sweep)
@@ -33,10 +35,12 @@ def gather(sweep: Folder) -> tuple[Summary, str, str]:
     sweep.write(TABLE, table_csv(summary.table))
     sweep.write(WORKBOOK, data)
     sweep.write(REPORT, page_bytes(summary, sweep))
-    if summary.next_trials:
-        sweep.write(NEXT_GRID, format_grid(summary.next_trials).encode())
-    else:
-        sweep.delete(NEXT_GRID)
+    for name, found in ((NEXT_GRID, format_grid(summary.next_trials).encode() if summary.next_trials else b""),
+                        (ISSUES, issues_csv(summary.label_issues) if summary.label_issues else b"")):
+        if found:
+            sweep.write(name, found)
+        else:
+            sweep.delete(name)
     return summary, WORKBOOK, kept
 
 

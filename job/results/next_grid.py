@@ -1,13 +1,16 @@
 """What to try next, where the best value lies on the edge of the grid."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
+import re
+from collections.abc import Sequence, Set
+from dataclasses import replace
 
 import pandas as pd
 
+from job.folder.groups import all_folds
 from job.results.compare import recommended_line
+from job.results.folds import Pooled
+from job.results.ranking import FOLD_NAME, as_trial
 from job.trial import Trial
 
 FACTOR_LIMITS = {"lr": (2.0, 10.0), "epochs": (1.25, 2.0)}
@@ -32,23 +35,44 @@ def next_values(name: str, values: Sequence[float], best: float) -> list[float]:
     return [float(f"{value:.3g}") for value in found]
 
 
-def next_grid(table: pd.DataFrame, grid: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+def next_grid(pooled: Pooled, grid: Sequence[Trial], names: Set[str]) -> tuple[list[Trial], list[str]]:
+    """Return the trials to try next and the reasons: those of `beyond_edge`, and the plain trial of the best setting.
+
+    pooled: with judged lines; without a recommended trial there is no advice. names: those of all trials with rows. A
+    setting that was compared by its folds is tried on all folds again.
+    """
+    line = recommended_line(pooled.lines)
+    if line is None:
+        return [], []
+    used = {trial.trial for trial in grid} | names
+    setting = pooled.whole.get(line["trial"])
+    found, notes = beyond_edge(pooled.lines, line, grid, used)
+    if not setting:
+        return found, notes
+    found = [fold for trial in found for fold in all_folds(replace(trial, fold=1, folds=setting.num_folds))]
+    if not setting.plain and not any(replace(trial, trial="1") == setting.setting for trial in grid):
+        base = base_name(setting.model)
+        plain = replace(setting.setting, trial=base if base not in used else new_name(used, base))
+        notes.append(f"the recommended setting has no trial on the plain split: train it as trial {plain.trial}, whose "
+                     "weights `job predict` then uses")
+        found.insert(0, plain)
+    return found, notes
+
+
+def beyond_edge(table: pd.DataFrame, line: pd.Series, grid: Sequence[Trial],
+                used: set[str]) -> tuple[list[Trial], list[str]]:
     """Return the trials to try next and the reasons, if the best lr or epochs lies on the edge of the grid.
 
-    table: that of `judge`; without a recommended trial there is no advice. The edge is taken over all trials (done,
+    table: that of `judge`; line: its recommended line. The edge is taken over all trials (done,
     failed, diverged or not yet trained) that differ from the best only in lr, epochs, warmup and seed. Fewer epochs are
     suggested only under the schedule cosine: under the others they are the beginning of the same run. More epochs are
     suggested only if early stopping did not end the best trial.
     """
-    line = recommended_line(table)
-    if line is None:
-        return [], []
     best = as_trial(line)
     ranked = [(trial, other) for _, other in table[table["rank"].notna()].iterrows()
               if is_alike(trial := as_trial(other), best)]
     alike = [*(trial for trial in grid if is_alike(trial, best)),
              *(trial for _, other in table.iterrows() if is_alike(trial := as_trial(other), best))]
-    used = {trial.trial for trial in grid} | set(table["trial"])
     trials: list[Trial] = []
     notes = []
     for name in ("lr", "epochs"):
@@ -68,8 +92,9 @@ def next_grid(table: pd.DataFrame, grid: Sequence[Trial]) -> tuple[list[Trial], 
 
 
 def is_alike(trial: Trial, best: Trial) -> bool:
-    """Return whether a trial differs from the best one at most in lr, epochs, warmup, seed and name."""
-    return replace(trial, **{name: getattr(best, name) for name in ("trial", "lr", "epochs", "seed", "warmup")}) == best
+    """Return whether a trial differs from the best one at most in lr, epochs, warmup, seed, fold and name."""
+    names = ("trial", "lr", "epochs", "seed", "warmup", "fold", "folds")
+    return replace(trial, **{name: getattr(best, name) for name in names}) == best
 
 
 def evidence(name: str, best: pd.Series, ranked: Sequence[tuple[Trial, pd.Series]]) -> tuple[str, str] | None:
@@ -100,21 +125,18 @@ def changed(best: Trial, name: str, value: float, used: set[str]) -> Trial | Non
         return None
 
 
-def as_trial(line: pd.Series) -> Trial:
-    """Return the Trial of a line of the table."""
-    values: dict[str, Any] = {}
-    for spec in fields(Trial):
-        if spec.name in line and pd.notna(line[spec.name]):
-            kind: Any = type(spec.default)
-            values[spec.name] = kind(line[spec.name])
-    return Trial(**values)
+def base_name(trial: str) -> str:
+    """Return the name of a trial without the fold that `all_folds` gave it."""
+    return re.sub(r"-f[0-9]+$", "", trial)
 
 
 def new_name(used: set[str], best: str) -> str:
     """Return an unused trial name, the next number if all names are numbers, and add it to `used`."""
-    if all(name.isdecimal() for name in used):
-        name = str(max(map(int, used)) + 1)
+    if all(FOLD_NAME.fullmatch(name) for name in used):
+        name = str(max(int(base_name(name)) for name in used) + 1)
     else:
-        name = next(f"{best[:34]}-n{k}" for k in range(1, len(used) + 2) if f"{best[:34]}-n{k}" not in used)
+        base = base_name(best)[:30]
+        name = next(f"{base}-n{k}" for k in range(1, len(used) + 2)
+                    if not {f"{base}-n{k}", f"{base}-n{k}-f1"} & used)
     used.add(name)
     return name

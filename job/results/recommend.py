@@ -1,13 +1,13 @@
 """The one recommendation of a sweep: which trial's weights to use, or that none of them is worth it."""
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from job.results.compare import NOT_DISTINGUISHABLE, named, recommended_line
 from job.results.exact import LEVEL, Share, mcnemar_better, share
+from job.results.folds import Pooled, Setting
 
 __all__ = ["Recommendation", "Share", "recommend", "share"]
 
@@ -24,7 +24,8 @@ class Recommendation:
     validation. sentences: in words, the most important first; each stands alone. cheaper: trials at least 10% cheaper
     that beat the baseline and are not distinguishable from it, the cheapest first. val, test: the accuracy of the
     trial's best epoch; baseline_val, baseline_test: that of the baseline on the same images. p_vs_baseline: one-sided,
-    as it is and corrected by Holm.
+    as it is and corrected by Holm. num_folds: 0 on the plain split; else so many folds of the trial's setting were
+    compared, and val and baseline_val are of the images of all of them, p_vs_baseline too.
     """
 
     trial: str = ""
@@ -37,25 +38,42 @@ class Recommendation:
     test: Share | None = None
     p_vs_baseline: float | None = None
     p_vs_baseline_holm: float | None = None
+    num_folds: int = 0
 
 
-def recommend(table: pd.DataFrame, monitor: str, predictions: Mapping[str, pd.DataFrame],
-              commonest: str) -> Recommendation:
-    """Return the recommendation that follows from a judged table (`judge`) and the predictions of its trials."""
+def recommend(pooled: Pooled, monitor: str) -> Recommendation:
+    """Return the recommendation that follows from judged lines (`judge`) and the predictions of their trials."""
+    table, predictions, commonest = pooled.lines, pooled.predictions, pooled.commonest
     best = recommended_line(table)
     if best is None:
-        return no_recommendation(table, monitor, predictions, commonest)
+        return no_recommendation(pooled, monitor)
     found = predictions[best["trial"]]
     val, test = accuracy(found, "val"), accuracy(found, "test")
     assert val, "a trial that was compared has validation images"
     baseline_val, baseline_test = (accuracy(found, split, commonest) for split in ("val", "test"))
     cheaper = cheaper_lines(table, best)
-    sentences = [f"Use trial {settings_in_words(best)}: it reaches accuracy {reached(val, test)}; always saying "
-                 f"{commonest!r} reaches {reached(baseline_val, baseline_test, brief=True)}."]
+    always = f"always saying {commonest!r} reaches {reached(baseline_val, baseline_test, brief=True)}."
+    setting = pooled.whole.get(best["trial"])
+    if setting:
+        own = f", and the trial itself {reached(None, test)}" if test else ""
+        sentences = [f"Use trial {settings_in_words(best)}: the {setting.num_folds} folds of its setting together "
+                     f"reach accuracy {val} on validation{own}; {always}", model_in_words(setting)]
+    else:
+        sentences = [f"Use trial {settings_in_words(best)}: it reaches accuracy {reached(val, test)}; {always}"]
     sentences += cheaper_sentence(best, cheaper) + threshold_sentence(best)
     sentences += passed_over(table, best, monitor, commonest)
     return Recommendation(best["trial"], sentences, list(cheaper["trial"]), commonest, baseline_val, baseline_test, val,
-                          test, float(best["p_vs_baseline"]), float(best["p_vs_baseline_holm"]))
+                          test, float(best["p_vs_baseline"]), float(best["p_vs_baseline_holm"]),
+                          setting.num_folds if setting else 0)
+
+
+def model_in_words(setting: Setting) -> str:
+    """Return which of a setting's models `job predict` and `job export` use."""
+    if setting.plain:
+        return f"Its weights are those of the setting's trial on the plain split, {setting.plain}."
+    fold = next(fold for fold, name in setting.trials.items() if name == setting.model)
+    return (f"Its weights are those of fold {fold}, the best of the setting's {setting.num_folds} folds: none of its "
+            "trials is on the plain split.")
 
 
 def accuracy(predictions: pd.DataFrame, split: str, always: str | None = None) -> Share | None:
@@ -123,10 +141,12 @@ def passed_over(table: pd.DataFrame, best: pd.Series, monitor: str, commonest: s
     return [f"Ranked higher by {monitor}, but {why}: {named(trials)}." for trials, why in parts if trials]
 
 
-def no_recommendation(table: pd.DataFrame, monitor: str, predictions: Mapping[str, pd.DataFrame],
-                      commonest: str) -> Recommendation:
+def no_recommendation(pooled: Pooled, monitor: str) -> Recommendation:
     """Return why no trial is recommended."""
+    table, predictions, commonest = pooled.lines, pooled.predictions, pooled.commonest
     ranked = table[table["rank"].notna()]
+    if ranked.empty and any(setting.trials for setting in pooled.settings):
+        return Recommendation(sentences=["No trial is recommended: no setting has usable figures of all its folds."])
     if ranked.empty:
         return Recommendation(sentences=["No trial is recommended: none has finished with usable figures."])
     tested = ranked[ranked["beats_baseline"].notna()]

@@ -1,10 +1,10 @@
 """Rows -> one ranked table, one recommendation, and notes for their reader."""
 
-import math
+import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
@@ -14,10 +14,9 @@ from job.errors import BadConfig, MissingInput
 from job.folder.grid import read_grid
 from job.folder.layout import GRID, NEXT_GRID, check_sweep, read_pack_hash, trials_with
 from job.folder.storage import Folder, join
-from job.record import FIGURES, Epoch, Row
+from job.record import Epoch
 from job.results.compare import (
     against_baseline,
-    commonest_label,
     hits,
     judge,
     never_notes,
@@ -25,12 +24,16 @@ from job.results.compare import (
     repeats,
     verdict_notes,
 )
-from job.results.intact import Damage, read_predictions, read_trials, refuse_damaged
+from job.results.figures import varied_settings
+from job.results.folds import Pooled, folds_table, pool, spread
+from job.results.intact import Damage, Trials, read_predictions, read_trials, refuse_damaged
+from job.results.label_issues import LabelIssues, find_issues
 from job.results.next_grid import next_grid
+from job.results.ranking import natural, rank
 from job.results.recommend import Recommendation, recommend
 from job.results.reliability import confidence_notes
 from job.results.sets import Sets
-from job.trial import Trial, is_max
+from job.trial import Trial
 
 
 def settings_of(table: pd.DataFrame) -> list[str]:
@@ -51,13 +54,20 @@ class Summary:
 
     table: one line per trial with the fields of Trial and Row, `rank` (1 is first), and the tests against the baseline
     and the best trial (`against_baseline`, `judge`). Failed trials and rows of another pack have rank NaN: the figures
-    of another pack describe other images. epochs: trial -> its table of epochs. predictions: ranked trial -> its
+    of another pack describe other images. The trials of a setting with all its folds share its rank and tests. lines:
+    what was compared, as `Pooled` has it: the same table where no trial has a fold. pooled: ranked line -> the images
+    that it was compared on, with the test images of its trial. folds: `folds_table`. label_issues: by the recommended
+    trial or its setting's folds; None without. epochs: trial -> its table of epochs. predictions: ranked trial -> its
     images, as `checked_predictions` gives them. sets: their prediction sets of coverage 0.9. passport: that of the
     pack, checked; None without a pack, or where it is damaged. damaged: files that cannot be read; their trials are
     left out.
     """
 
     table: pd.DataFrame
+    lines: pd.DataFrame
+    pooled: Mapping[str, pd.DataFrame]
+    folds: pd.DataFrame
+    label_issues: LabelIssues | None
     epochs: dict[str, pd.DataFrame]
     predictions: dict[str, pd.DataFrame]
     sets: dict[str, Sets]
@@ -96,10 +106,22 @@ class Summary:
         first = self.table[self.table["rank"] == 1]["trial"]
         return self.recommendation.trial or next(iter(first), "")
 
+    def images_of(self, trial: str) -> pd.DataFrame | None:
+        """Return the predictions that a trial was compared by: those of all folds of its setting, or its own."""
+        return self.pooled.get(trial, self.predictions.get(trial))
+
+    @property
+    def whose(self) -> str:
+        """Whose images `images_of` the shown trial are, in words."""
+        folds = f", on validation the {self.recommendation.num_folds} folds of its setting"
+        return f"trial {self.shown_trial}{folds if self.recommendation.num_folds else ''}"
+
     def about(self) -> dict[str, Any]:
         """Return what summary.json holds."""
         recommendation = asdict(self.recommendation) | {"trial": self.recommendation.trial or None}
+        folds = json.loads(self.folds.to_json(orient="records", double_precision=15))
         found = {"best": recommendation["trial"], "recommendation": recommendation, "sorted_by": self.monitor,
+                 "folds": folds, "num_label_issues": len(self.label_issues.table) if self.label_issues else None,
                  "sets": [{"trial": name, **asdict(found)} for name, found in self.sets.items()],
                  "notes": self.notes(), "missing": self.missing, "failed": self.failed, "other_pack": self.other_pack}
         return found | ({"damaged": [asdict(item) for item in self.damaged]} if self.damaged else {})
@@ -109,7 +131,9 @@ class Summary:
         shown = self.table[self.table["trial"] == self.shown_trial]
         confidence = [note for _, line in shown.iterrows()
                       for note in confidence_notes(self.shown_trial, line, self.sets.get(self.shown_trial))]
-        found = [*self.warnings, *confidence, *verdict_notes(self.table), *repeat_notes(self.repeats), *self.next_notes]
+        issues = self.label_issues.notes() if self.label_issues else []
+        found = [*self.warnings, *confidence, *verdict_notes(self.lines), *repeat_notes(self.repeats), *issues,
+                 *self.next_notes]
         if self.next_trials:
             command = shlex.join(["job", "sweep", "--grid", join(self.uri, NEXT_GRID), self.uri])
             found.append(f"{NEXT_GRID} is the grid with these trials added; to train them: {command}")
@@ -131,6 +155,33 @@ def collect(sweep: Folder) -> Summary:
     grid_trials = read_grid(sweep) if sweep.exists(GRID) else []
     grid = [trial.trial for trial in grid_trials]
     found = trials_with(sweep, "row.json")
+    trials, pack_hash = readable(sweep, grid, found)
+    rows = list(trials.rows.values())
+    table, monitor, highest = rank(rows, pack_hash)
+    ranked = table[table["rank"].notna()]["trial"]
+    predictions = {name: trials.predictions[name] for name in ranked if name in trials.predictions}
+    pooled = compared(pool(table, predictions, monitor, highest))
+    recommendation = recommend(pooled, monitor)
+    best, table = recommendation.trial, spread(table, pooled)
+    next_trials, next_notes = next_grid(pooled, grid_trials, set(table["trial"]))
+    passport, warnings = passport_of(sweep)
+    return Summary(table, pooled.lines, pooled.predictions, folds_table(table, pooled, varied_settings(pooled.lines)),
+                   find_issues(sweep, best, pooled.whole.get(best), trials.rows[best].classes) if best else None,
+                   {name: epochs_table(epochs) for name, epochs in trials.epochs.items()}, predictions,
+                   {name: trials.sets[name] for name in predictions}, recommendation, passport, monitor,
+                   warnings=[*never_notes(best, pooled.predictions), *pooled.notes(), *warnings],
+                   repeats=repeats(pooled.lines),
+                   next_trials=[*grid_trials, *next_trials] if next_trials else [], next_notes=next_notes,
+                   missing=[name for name in grid if name not in found],
+                   other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
+                   failed=[row.trial for row in rows if row.status == "failed"], damaged=trials.damaged, uri=sweep.uri)
+
+
+def readable(sweep: Folder, grid: Sequence[str], found: set[str]) -> tuple[Trials, str]:
+    """Return the trials whose files can be read, of those found, and the hash of the pack that is compared.
+
+    Raises as `collect` does.
+    """
     trials = read_trials(sweep, [name for name in grid if name in found] + sorted(found.difference(grid), key=natural))
     pack_hash = read_pack_hash(sweep)
     if not pack_hash and trials.rows:
@@ -141,23 +192,14 @@ def collect(sweep: Folder) -> Summary:
         check_sweep(sweep)
         hint = "`job status` shows their progress" if grid else "and there is no grid.csv: is this a sweep's folder?"
         raise MissingInput(f"{sweep.uri}: no trial has a row yet; {hint}")
-    rows = list(trials.rows.values())
-    table, monitor = rank(rows, pack_hash)
-    ranked = table[table["rank"].notna()]["trial"]
-    predictions = {name: trials.predictions[name] for name in ranked if name in trials.predictions}
-    commonest = commonest_label(next(iter(predictions.values()))) if predictions else ""
-    table = against_baseline(table, predictions, commonest)
-    table = judge(table, {name: hits(found) for name, found in predictions.items()})
-    recommendation = recommend(table, monitor, predictions, commonest)
-    next_trials, next_notes = next_grid(table, grid_trials)
-    passport, warnings = passport_of(sweep)
-    return Summary(table, {name: epochs_table(epochs) for name, epochs in trials.epochs.items()}, predictions,
-                   {name: trials.sets[name] for name in predictions}, recommendation, passport, monitor,
-                   warnings=[*never_notes(recommendation.trial, predictions), *warnings], repeats=repeats(table),
-                   next_trials=[*grid_trials, *next_trials] if next_trials else [], next_notes=next_notes,
-                   missing=[name for name in grid if name not in found],
-                   other_pack=[row.trial for row in rows if row.pack_hash != pack_hash and row.status != "failed"],
-                   failed=[row.trial for row in rows if row.status == "failed"], damaged=trials.damaged, uri=sweep.uri)
+    return trials, pack_hash
+
+
+def compared(pooled: Pooled) -> Pooled:
+    """Return what is compared with the tests of its lines: against the baseline, and against the best."""
+    found = pooled.predictions
+    lines = against_baseline(pooled.lines, found, pooled.commonest)
+    return replace(pooled, lines=judge(lines, {name: hits(images) for name, images in found.items()}))
 
 
 def passport_of(sweep: Folder) -> tuple[Passport | None, list[str]]:
@@ -168,37 +210,7 @@ def passport_of(sweep: Folder) -> tuple[Passport | None, list[str]]:
         return None, [f"the passport of the pack is left out: {error}"]
 
 
-def natural(name: str) -> tuple[float, str]:
-    """Return a sort key for trial names: numbers first and by value, so that trial 10 follows trial 9."""
-    return int(name) if name.isdecimal() else math.inf, name
-
-
 def epochs_table(epochs: Sequence[Epoch]) -> pd.DataFrame:
     """Return the epochs as a table: one line per epoch, the fields of Epoch as columns, all of them numbers."""
     found = pd.DataFrame([asdict(epoch) for epoch in epochs], columns=[spec.name for spec in fields(Epoch)])
     return found.astype(dict.fromkeys(found.columns, float) | {"epoch": int})
-
-
-def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str]:
-    """Return the table, best trial first, and the figure it is sorted by.
-
-    That figure is the validation figure that all trials monitor, or val_acc if they differ. Ties: lower validation loss
-    first, then fewer epochs.
-    """
-    lines = [row.settings | {key: value for key, value in asdict(row).items() if key != "settings"} for row in rows]
-    table = pd.DataFrame(lines)
-    monitored = {(str(row.settings.get("best_monitor", "val_acc")), str(row.settings.get("best_mode", "auto")))
-                 for row in rows if row.pack_hash == pack_hash and row.status != "failed"}
-    # Figures on the training images do not show which trial generalises best.
-    monitor, mode = next(iter(monitored)) if len(monitored) == 1 else ("val_acc", "auto")
-    monitor, mode = (monitor, mode) if monitor.startswith("val_") else ("val_acc", "auto")
-    keys = [f"best_{monitor}", "best_val_loss", "epochs"]
-    table["seed"] = table.get("seed", 0)
-    for name in {*keys, "seconds", *(f"{part}_{figure}" for part in ("best", "median", "last") for figure in FIGURES)}:
-        table[name] = pd.to_numeric(table[name]) if name in table else float("nan")
-    usable = (table["pack_hash"] == pack_hash) & (table["status"] != "failed") & table[keys[0]].notna()
-    order = table.assign(unusable=~usable).sort_values(
-        ["unusable", *keys], ascending=[True, not is_max(monitor, mode), True, True], kind="stable").index
-    table = table.loc[order].reset_index(drop=True)
-    table["rank"] = [number + 1.0 if number < usable.sum() else float("nan") for number in range(len(table))]
-    return table, monitor

@@ -9,9 +9,11 @@ from job.data.passport import Passport, read_passport
 from job.errors import BadData, MissingInput
 from job.folder.layout import check_sweep, read_epochs, read_parsed, read_row, trial_file, trials_with
 from job.folder.storage import Folder, join, open_folder
+from job.results.label_issues import COLUMNS
 from job.results.predictions import predictions_table
+from job.results.ranking import natural
 from job.results.recommend import Recommendation
-from job.results.summary import collect, epochs_table, natural
+from job.results.summary import collect, epochs_table
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,17 @@ class Sweep:
     def recommendation(self) -> Recommendation:
         """Which trial's weights to use, or why none's: its `trial`, its `sentences` and their figures."""
         return collect(self.folder).recommendation
+
+    @property
+    def folds(self) -> pd.DataFrame:
+        """One line per setting that has folds, best first: the columns of the workbook's sheet Folds."""
+        return collect(self.folder).folds
+
+    @property
+    def label_issues(self) -> pd.DataFrame:
+        """The images whose labels are likely wrong: label-issues.csv; empty where no trial is recommended."""
+        found = collect(self.folder).label_issues
+        return found.table if found else pd.DataFrame(columns=list(COLUMNS))
 
     @property
     def passport(self) -> Passport:

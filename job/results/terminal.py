@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # The columns of `job gather` after the settings: heading, format, and how early a narrow screen drops it (0: never).
 FIGURES = {
     "best_val_acc": ("val acc", ".3f", 0),
+    "std_best_val_acc": ("sd over folds", ".3f", 2),
     "best_val_loss": ("val loss", ".3f", 6),
     "best_epoch": ("at epoch", ".0f", 3),
     "test_acc": ("test acc", ".3f", 1),
@@ -107,19 +108,20 @@ def shown(value: object, kind: str = "") -> str:
 def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, screen: Console | None = None) -> None:
     """Print the recommendation, the ranked table, the notes and the workbook's path; raises BadData for damage."""
     screen = screen or console()
-    columns, alike = summary_columns(summary.table, summary.recommendation.trial)
-    lines = summary.table
+    lines = summary.lines
+    columns, alike = summary_columns(lines, summary.recommendation.trial)
     fits = fitting(columns, screen.width)
     for number, sentence in enumerate(summary.recommendation.sentences):
         print_line(screen, sentence, style="bold" if number == 0 else None)
     order = [f"sorted by {summary.monitor}"] if lines["rank"].notna().any() else []
-    print_line(screen, ", ".join([plural(len(lines), "trial"), *order, *alike]))
+    print_line(screen, ", ".join([plural(len(summary.table), "trial"), *order, *alike]))
     # Only what beats always saying the commonest class is green.
     screen.print(table_of(fits, ["bold green" if trial == summary.recommendation.trial else None
                                  for trial in lines["trial"]]))
     if summary.best is not None:
-        print_line(screen, "* the trial to use; val acc and val loss are those of its best epoch, whose weights are "
-                           "kept")
+        of = "the weights are those" if summary.recommendation.num_folds else "val acc and val loss are those"
+        kept_too = "" if summary.recommendation.num_folds else ", whose weights are kept"
+        print_line(screen, f"* the trial to use; {of} of its best epoch{kept_too}")
     if left_out := [column.heading for column in columns if column not in fits]:
         print_line(screen, f"hidden at {screen.width} columns (the workbook has them): {', '.join(left_out)}")
     if lines["test_recall"].notna().any():

@@ -11,6 +11,7 @@ from job.data.load import load_batches
 from job.data.memory import forget_peak, peak
 from job.data.pack import Passport
 from job.folder.attempts import last_attempt
+from job.folder.groups import trajectories
 from job.folder.layout import read_row, trial_work
 from job.folder.storage import Folder
 from job.training.backbone import head_of
@@ -21,7 +22,7 @@ from job.training.fit import stepper, train_epoch
 from job.training.machine import Machine, choose_machine
 from job.training.model import build_model
 from job.training.state import new_state
-from job.trial import Trial, trajectories
+from job.trial import Trial
 
 # On a GPU the fourth step makes the graph that the later ones are.
 WARM_UP_STEPS, MEASURED_STEPS = 5, 8
@@ -75,7 +76,8 @@ def kind_of(trial: Trial) -> Trial:
     free: dict[str, Any] = {spec.name: spec.default for spec in fields(Trial) if spec.name in FREE}
     # A frozen model is measured with random weights, though a grid that asks for that is refused.
     free["weights"] = "some file" if trial.freeze else "none"
-    return replace(trial, **free)
+    # The folds of a setting have as many images, to within a few.
+    return replace(trial, **free, fold=min(trial.fold, 1))
 
 
 def measure(sweep: Folder, trial: Trial, passport: Passport) -> Pace:

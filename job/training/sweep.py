@@ -11,13 +11,14 @@ from types import FrameType
 
 from job.data.pack import Passport
 from job.errors import AccessDenied, JobError, Stopped, SweepRemoved, TakenOver, TryAgain
+from job.folder.groups import trajectories
 from job.folder.lease import Busy
 from job.folder.storage import Folder
 from job.record import Row
 from job.training.claimed import run_trial
 from job.training.display import Display, Position
 from job.training.rows import failed_rows, failure_since, finished_row
-from job.trial import Trial, trajectories
+from job.trial import Trial
 
 STOPPED = "stopped by a signal; finished trials have their rows, and the same command trains the others"
 

@@ -14,7 +14,8 @@ from job.cluster.manifests import PERMANENT, to_yaml, trial_jobs
 from job.cluster.options import ClusterOptions
 from job.errors import JobError
 from job.folder.grid import parse_grid
-from job.trial import Trial, trajectories
+from job.folder.groups import trajectories
+from job.trial import Trial
 from objects import STUDY, Objects, check_objects
 from support import job
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from job.folder.groups import trajectories
 from job.record import Epoch
 from job.training.display import Display, Position, clock
-from job.trial import Trial, trajectories
+from job.trial import Trial
 from support import Grid, job, on_terminal, plain
 
 TRIALS = [Trial(trial="1", lr=0.1, epochs=5), Trial(trial="2", lr=0.1, epochs=20), Trial(trial="3", lr=0.01, epochs=10)]

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from job.training.plan import kind_of
+from job.trial import Trial
 from support import job
+
+
+def test_folds_of_a_setting_are_measured_once_and_the_plain_split_on_its_own() -> None:
+    kinds = {kind_of(Trial(trial=str(fold), lr=fold + 1, fold=fold)) for fold in range(6)}
+    assert {kind.fold for kind in kinds} == {0, 1} and len(kinds) == 2
 
 
 def test_plan_says_what_will_run_and_what_it_costs_and_trains_nothing(

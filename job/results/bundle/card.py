@@ -73,6 +73,9 @@ def data(winner: Winner) -> Iterator[str]:
                 f"- Byte-identical images: {len(passport.duplicates)} groups, {len(passport.conflicts)} of them with "
                 f"different labels; left out because they are in another split: {len(passport.left_out)}",
                 f"- Near-identical images: {len(passport.near_duplicates)} groups"]
+    if fold := winner.about.trial.fold:
+        yield (f"- Not by this split: the trial validated on fold {fold} of {winner.about.trial.folds} of the training "
+               "and validation images together, and trained on the other folds")
     yield from [f"- {for_markdown(warning)}" for warning in passport.warnings[:MOST_LISTED]]
     yield ""
 

@@ -62,8 +62,9 @@ def export_bundle(sweep: Folder, target: Folder, trial: str = "", with_samples: 
              **{name: item.proof.data for name, item in samples.items()}}
     publish(target, files)
     about = winner.about
+    fold = f", trained without fold {about.trial.fold} of {about.trial.folds}" if about.trial.fold else ""
     return (f"bundle of trial {winner.name} ({about.trial.model}, {about.trial.image_size} px, {len(about.classes)} "
-            f"classes); {found.told()}")
+            f"classes{fold}); {found.told()}")
 
 
 def publish(target: Folder, files: dict[str, bytes]) -> None:

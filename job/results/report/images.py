@@ -1,7 +1,7 @@
 """The page's confusion matrices, whose cells open their images, and its most confident mistakes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,11 +95,11 @@ class Pictures:
 
 
 def pictures(sweep: Folder, predictions: pd.DataFrame | None, classes: Sequence[str],
-             test_confusion: list[list[int]] | None) -> Pictures:
+             test_confusion: list[list[int]] | None, suspects: Set[str]) -> Pictures:
     """Return the matrices of test and validation, their images and the mistakes; predictions: of one trial, or None.
 
-    test_confusion: the row's, for a trial whose predictions are missing. Thumbnails are spent on the mistakes first,
-    then on the cells, in turn.
+    test_confusion: the row's, for a trial whose predictions are missing. suspects: images whose labels are likely
+    wrong; of the mistakes they come first. Thumbnails are spent on the mistakes first, then on the cells, in turn.
     """
     if predictions is None:
         alone = [matrix("test", test_confusion, classes, None)] if test_confusion else []
@@ -108,12 +108,15 @@ def pictures(sweep: Folder, predictions: pd.DataFrame | None, classes: Sequence[
     found = [matrix(split, confusion_of(predictions, classes, split), classes, lines)
              for split, lines in splits.items()]
     wrong = mistakes(predictions)
+    wrong = wrong.assign(is_suspect=wrong["image"].isin(suspects)).sort_values("is_suspect", ascending=False,
+                                                                               kind="stable")
     counts = {split: int((wrong["split"] == split).sum()) for split in splits}
     first = [item for split in splits for item in shown(wrong[wrong["split"] == split].head(MOST_MISTAKES))]
     cells = sorted((cell for each in found for cell in each.cells), key=lambda cell: cell.is_right)
     names = dict.fromkeys(item.image for item in [*first, *in_turn([cell.images for cell in cells])])
     uris, reasons = thumbnails(sweep, list(names)[:MOST_PICTURES], MOST_PICTURE_BYTES)
-    return Pictures(found, sorted(first, key=lambda item: -item.probability), counts, uris, reasons)
+    first.sort(key=lambda item: (item.image not in suspects, -item.probability))
+    return Pictures(found, first, counts, uris, reasons)
 
 
 def shown(lines: pd.DataFrame) -> list[Shown]:

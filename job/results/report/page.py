@@ -16,6 +16,7 @@ from job.results.exact import Share
 from job.results.figures import per_class, pr_points, roc_points
 from job.results.reliability import calibration_facts, reliability
 from job.results.report.charts import MOST_LINES, MOST_POINTS, Chart, Line, Point, chart, epoch_lines
+from job.results.report.folds import folds_facts
 from job.results.report.images import MOST_MISTAKES, SPLIT_NAMES, Pictures, pictures
 from job.results.report.tables import (
     heat,
@@ -27,10 +28,13 @@ from job.results.report.tables import (
 )
 from job.results.summary import Summary
 
-SECTIONS = {"trials": "Trials", "curves": "Curves", "heat-map": "Heat map", "confusion": "Confusion matrix",
-            "mistakes": "Labels to check", "classes": "Per class", "confidence": "Confidence", "rates": "Thresholds",
-            "spent": "Spent", "passport": "Data", "settings": "Settings"}
+SECTIONS = {"trials": "Trials", "folds": "Folds", "curves": "Curves", "heat-map": "Heat map",
+            "confusion": "Confusion matrix", "mistakes": "Labels to check", "classes": "Per class",
+            "confidence": "Confidence", "rates": "Thresholds", "spent": "Spent", "passport": "Data",
+            "settings": "Settings"}
 MOST_RATE_POINTS = 200
+FOLDS_NOTE = (" A line stands for a setting with all its folds: accuracy and loss are over all their validation "
+              "images, seconds are their mean.")
 
 
 def page_bytes(summary: Summary, sweep: Folder) -> bytes:
@@ -42,7 +46,7 @@ def page_bytes(summary: Summary, sweep: Folder) -> bytes:
     parts = {**about(summary), **of_one_trial(summary, sweep), "css": Markup(css), "js": Markup(js),  # noqa: S704
              "css_hash": hash_of(css), "js_hash": hash_of(js)}
     parts["sections"] = [(name, words) for name, words in SECTIONS.items()
-                         if name not in ("heat-map", "rates") or parts[{"heat-map": "heat"}.get(name, name)]]
+                         if name not in ("heat-map", "rates", "folds") or parts[{"heat-map": "heat"}.get(name, name)]]
     return environment.get_template("report.html").render(parts).encode()
 
 
@@ -77,7 +81,9 @@ def about(summary: Summary) -> dict[str, Any]:
         "shares": list(shares(summary)), "headings": headings, "trials": lines, "chosen": found.trial,
         "badge": "recommended",
         "sorted_by": f"Sorted by {summary.monitor} of each trial's best epoch; a heading sorts by its column."
-                     if num_ranked else "No trial is ranked.",
+                     f"{FOLDS_NOTE if found.num_folds else ''}" if num_ranked else "No trial is ranked.",
+        "folds": folds_facts(summary), "counted": f"{len(lines)} {'line' if found.num_folds else 'trial'}"
+                                                  f"{'s' * (len(lines) != 1)}",
         "charts": list(curves(summary)), "curves_note": curves_note(summary), "heat": heat(summary),
         "spent": spent_facts(summary), "passport": passport_parts(summary.passport),
         "settings": settings_facts(summary), "provenance": provenance_facts(summary)}
@@ -89,7 +95,8 @@ def shares(summary: Summary) -> Iterator[tuple[str, str, Share, bool]]:
     for images, own, baseline in (("validation", found.val, found.baseline_val),
                                   ("test", found.test, found.baseline_test)):
         if own and found.trial:
-            yield images, f"trial {found.trial}", own, True
+            folds = f"{found.num_folds} folds of its setting" if found.num_folds and images == "validation" else ""
+            yield images, folds or f"trial {found.trial}", own, True
         if baseline:
             yield images, f"always {found.commonest}", baseline, False
 
@@ -141,7 +148,8 @@ def of_one_trial(summary: Summary, sweep: Folder) -> dict[str, Any]:
     classes = [str(name) for name in line["classes"]]
     predictions = summary.predictions.get(trial)
     confusion = line["test_confusion"] if isinstance(line.get("test_confusion"), list) else None
-    found = pictures(sweep, predictions, classes, confusion)
+    suspects = set(summary.label_issues.table["image"]) if summary.label_issues else set()
+    found = pictures(sweep, summary.images_of(trial), classes, confusion, suspects)
     tables = [(f"{matrix.title}, {matrix.num_images} images", matrix.split,
                per_class(matrix.confusion, classes).to_dict("records")) for matrix in found.matrices]
     rates = list(rate_charts(predictions, summary.positive)) if predictions is not None else []
@@ -150,16 +158,20 @@ def of_one_trial(summary: Summary, sweep: Folder) -> dict[str, Any]:
     return {"diagram": diagram(bins), "bins": bins.to_dict("records"),
             "calibration": calibration_facts(line) + sets, "shown_trial": trial, "pictures": found,
             "per_class": tables, "rates": rates,
-            "rank_note": "" if summary.recommendation.trial else ", ranked first but not recommended",
-            "mistakes_note": mistakes_note(found), "rates_note": rates_note(line), "positive": summary.positive,
+            "rank_note": summary.whose.removeprefix(f"trial {trial}") if summary.recommendation.trial
+            else ", ranked first but not recommended",
+            "mistakes_note": mistakes_note(found, summary), "rates_note": rates_note(line),
+            "positive": summary.positive,
             "no_pictures": f"Trial {trial} has no predictions that can be read."}
 
 
-def mistakes_note(found: Pictures) -> str:
+def mistakes_note(found: Pictures, summary: Summary) -> str:
     """Return what the mistakes are good for, and how many are shown."""
     counts = " and ".join(f"{num} of {SPLIT_NAMES[split].lower()}" for split, num in found.num_mistakes.items())
     note = (f"The mistakes ({counts}) of which the trial is surest, the surest first: where the image and its label "
             "differ, the label is wrong, not the model.")
+    if summary.label_issues and len(summary.label_issues.table):
+        note += f" The likely wrong labels come first: {summary.label_issues.notes()[0]}."
     if any(num > MOST_MISTAKES for num in found.num_mistakes.values()):
         note += f" Shown are the first {MOST_MISTAKES} of each split; the workbook lists all."
     return note

@@ -14,10 +14,10 @@ from job.trial import Trial
 
 # A figure of the row -> what heads its column. The row's own name stands below it.
 FIGURES = {
-    "best_val_acc": "validation accuracy", "verdict": "verdict", "p_vs_best": "p vs best",
-    "p_vs_best_holm": "p vs best, Holm", "test_acc": "test accuracy", "test_recall": "test recall",
-    "test_errors": "test errors", "test_false_negatives": "false negatives on test", "seconds": "seconds",
-    "best_epoch": "best epoch", "best_val_loss": "validation loss"}
+    "best_val_acc": "validation accuracy", "std_best_val_acc": "deviation over folds", "verdict": "verdict",
+    "p_vs_best": "p vs best", "p_vs_best_holm": "p vs best, Holm", "test_acc": "test accuracy",
+    "test_recall": "test recall", "test_errors": "test errors", "test_false_negatives": "false negatives on test",
+    "seconds": "seconds", "best_epoch": "best epoch", "best_val_loss": "validation loss"}
 FOUR_DIGITS = ("_acc", "_loss", "_precision", "_recall", "_f1", "_best", "_holm")
 PROVENANCE = {"device": "device", "precision_used": "precision", "host": "host", "image": "image",
               "git_commit": "commit", "pack_hash": "pack", "versions": "versions"}
@@ -55,7 +55,7 @@ class Line:
 
 def trials_table(summary: Summary) -> tuple[list[Heading], list[Line]]:
     """Return headings and lines of the table of trials: those settings that vary, and those figures that there are."""
-    table = summary.table
+    table = summary.lines
     varied = [name for name in settings_of(table) if name in ("lr", "epochs") or table[name].nunique(dropna=False) > 1]
     state = ["status"] if set(table["status"]) != {"done"} else []
     figures = [name for name in FIGURES if name in table and has_values(table[name])]
@@ -105,7 +105,7 @@ class Heat:
 def heat(summary: Summary) -> Heat | None:
     """Return the monitored figure by the two settings that the grid varies, None if it does not vary two."""
     figure = f"best_{summary.monitor}"
-    found = heat_map(summary.table, figure)
+    found = heat_map(summary.lines, figure)
     if found is None or found.isna().all(axis=None):
         return None
     low, high = float(found.min(axis=None)), float(found.max(axis=None))

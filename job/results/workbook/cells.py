@@ -53,7 +53,7 @@ def scale_of(summary: Summary, name: str, low: float, high: float) -> dict[str, 
 def write_heat_map(page: Page, values: pd.DataFrame, summary: Summary, top: int) -> int:
     """Write the best figure by the two settings that vary; return the first free row."""
     name = f"best_{summary.monitor}"
-    first, second = varied_settings(summary.table)
+    first, second = varied_settings(summary.lines)
     shown = values.iloc[:MOST_ROWS, :MOST_COLUMNS]
     cut = "" if shown.shape == values.shape else f" (part: {shown.shape[0]} by {shown.shape[1]} values)"
     page.sheet.write_string(top, 0, f"{name} by {first} (rows) and {second} (columns){cut}", page.book.formats["title"])

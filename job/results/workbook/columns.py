@@ -11,6 +11,9 @@ OF_IMAGES = {
     "image": "name of the image in the source", "split": "val or test", "label": "true class",
     "predicted": "class that the trial's best epoch predicts",
     "probability": "probability that it gives to the predicted class",
+    "rank": "1: its label is the likeliest to be wrong", "likely_label": "class that the image more likely is of",
+    "label_probability": "probability of its label, by a model that has not trained on it",
+    "likely_probability": "probability of its likely class",
     "images": "images of the class in the split",
     "precision": "share of the images predicted as this class that are of it",
     "recall": "share of the class's images that are predicted as it", "f1": "harmonic mean of precision and recall",
@@ -89,10 +92,19 @@ OF_ROWS = {
     "trials": "trials with the same settings and different seeds", "num_seeds": "number of different seeds"}
 UNITS = {"rotation": "degrees", "image_size": "pixels", "train_size": "pixels", "blur": "pixels",
          "images_per_second": "images/s", "epochs": "epochs", "step_size": "epochs", "warmup": "epochs",
-         "stop_patience": "epochs", "epochs_run": "epochs", "batch_size": "images", "images": "images"}
+         "stop_patience": "epochs", "epochs_run": "epochs", "batch_size": "images", "images": "images",
+         "num_images": "images", "num_right": "images"}
 SHARES = ("_acc", "_precision", "_recall", "f1", "_auc", "_low", "_high", "_ece", "probability", "threshold")
 SHARES_OF_CLASS = ("precision", "recall")
-SHEETS_OF_IMAGES = ("Mistakes", "Per class")
+OF_FOLDS = {
+    "trials": "trials with the same settings: on the plain split, if there is one, then by fold",
+    "model_of": "trial whose weights stand for the setting: on the plain split, else the best fold",
+    "num_folds": "folds of the training and validation images", "missing_folds": "folds without usable figures",
+    "num_images": "validation images of all folds together", "num_right": "how many of them are right",
+    "pooled_val_acc": "share of them that is right", "pooled_val_loss": "mean cross-entropy on them",
+    **{f"pooled_val_acc_{end}": f"{end}er end of its exact 95% interval (Clopper-Pearson)" for end in ("low", "high")}}
+SHEETS_OF_IMAGES = ("Mistakes", "Per class", "Label issues")
+SHEET_OF_FOLDS = "Folds"
 SHEET_OF_BINS = "Confidence"
 
 
@@ -102,14 +114,17 @@ def meaning_of(sheet: str, name: str) -> str:
         return OF_IMAGES[name]
     if sheet == SHEET_OF_BINS:
         return OF_BINS[name]
+    if sheet == SHEET_OF_FOLDS and name in OF_FOLDS:
+        return OF_FOLDS[name]
     if sheet.startswith("Trial"):
         return OF_EPOCHS[name]
     for part, text in PARTS.items():
         if (figure := name.removeprefix(f"{part}_")) in FIGURES and figure != name:
             return f"{OF_EPOCHS[figure]}, {text}"
-    for prefix, text in (("mean_", "mean over the seeds"), ("std_", "standard deviation over the seeds")):
+    repeated = "folds" if sheet == SHEET_OF_FOLDS else "seeds"
+    for prefix, text in (("mean_", "mean"), ("std_", "standard deviation")):
         if name.startswith(prefix):
-            return f"{text}: {meaning_of(sheet, name.removeprefix(prefix))}"
+            return f"{text} over the {repeated}: {meaning_of(sheet, name.removeprefix(prefix))}"
     settings = {spec.name: str(spec.metadata["help"]) for spec in fields(Trial)}
     return settings[name] if name in settings else OF_ROWS[name]
 

@@ -2,13 +2,21 @@
 
 import io
 
-from job.results.summary import Summary, natural, settings_of
+from job.results.ranking import natural
+from job.results.summary import Summary, settings_of
 from job.results.workbook.columns import write_columns
 from job.results.workbook.condensed import CONDENSED, write_condensed
 from job.results.workbook.confidence import write_confidence
 from job.results.workbook.spreadsheet import Book, Page
 from job.results.workbook.start import write_start
-from job.results.workbook.tables import write_classes, write_mistakes, write_repeats, write_summary
+from job.results.workbook.tables import (
+    write_classes,
+    write_folds,
+    write_issues,
+    write_mistakes,
+    write_repeats,
+    write_summary,
+)
 from job.results.workbook.trial_sheet import TrialSheet, write_trial
 
 # A workbook of more sheets opens slowly and is not leafed through; the trials ranked highest have one.
@@ -23,10 +31,14 @@ def workbook_bytes(summary: Summary) -> bytes:
     wrong, classes, confidence, condensed = (book.page(name) for name in ("Mistakes", "Per class", "Confidence",
                                                                              "Condensed"))
     repeats = [book.page("Repeats")] if len(summary.repeats) else []
+    folds = [book.page("Folds")] if len(summary.folds) else []
+    found = summary.label_issues if summary.label_issues and len(summary.label_issues.table) else None
+    issues = [book.page("Label issues")] if found else []
+    more = [*repeats, *folds, *issues]
     columns = book.page("Columns")
     sheets, cuts = write_trials(book, summary, start)
     trial = summary.shown_trial
-    write_start(start, summary, sheets, [table, wrong, classes, confidence, condensed, *repeats, columns], cuts)
+    write_start(start, summary, sheets, [table, wrong, classes, confidence, condensed, *more, columns], cuts)
     write_summary(table, summary, sheets)
     write_mistakes(wrong, summary, trial)
     write_classes(classes, summary, trial)
@@ -36,7 +48,12 @@ def workbook_bytes(summary: Summary) -> bytes:
     write_condensed(condensed, in_order, sheets, summary.epochs)
     for page in repeats:
         write_repeats(page, summary.repeats)
-    order = [page.name for page in (start, table, wrong, classes, confidence, condensed, *repeats)]
+    for page in folds:
+        write_folds(page, summary.folds)
+    for page in issues:
+        assert found
+        write_issues(page, found)
+    order = [page.name for page in (start, table, wrong, classes, confidence, condensed, *more)]
     write_columns(columns, sorted(book.columns, key=lambda found: (*order, found[0]).index(found[0])))
     book.workbook.close()
     return buffer.getvalue()

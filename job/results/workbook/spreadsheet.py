@@ -32,9 +32,10 @@ def kind_of(name: str) -> str:
         return "loss"
     if name.startswith("p_vs_"):
         return "p"
-    if name.endswith(("_acc", "_precision", "_recall", "_f1", "_auc", "_low", "_high", "_brier", "_ece", "threshold")):
+    if name.endswith(("_acc", "_precision", "_recall", "_f1", "_auc", "_low", "_high", "_brier", "_ece", "threshold",
+                      "probability")):
         return "figure"
-    if name in ("precision", "recall", "f1", "probability", "temperature", *SHARES_OF_BINS):
+    if name in ("precision", "recall", "f1", "temperature", *SHARES_OF_BINS):
         return "figure"
     if "second" in name:
         return "seconds"

@@ -37,7 +37,7 @@ def write_start(page: Page, summary: Summary, sheets: dict[str, TrialSheet], oth
     below = write_trials(page, summary, sheets, columns, top)
     under = top + 1 + add_curves(page, summary, sheets, (top, len(columns)))
     trial = summary.shown_trial
-    values = heat_map(summary.table, f"best_{summary.monitor}")
+    values = heat_map(summary.lines, f"best_{summary.monitor}")
     if values is not None:
         wide = len(values.columns) + 2 > len(columns)
         below = write_heat_map(page, values, summary, max(below, under) if wide else below)
@@ -57,7 +57,7 @@ def write_start(page: Page, summary: Summary, sheets: dict[str, TrialSheet], oth
 
 def columns_of(summary: Summary) -> list[str]:
     """Return the columns of the narrow table: lr, epochs, a few other settings that vary, and the main figures."""
-    table = summary.table
+    table = summary.lines
     varied = [name for name in varied_settings(table) if name not in ("lr", "epochs")][:MOST_SETTINGS]
     figures = [f"best_{summary.monitor}", "test_acc", "test_recall"]
     present = [name for name in dict.fromkeys(figures) if name in table and table[name].notna().any()]
@@ -85,7 +85,7 @@ def write_sentences(page: Page, summary: Summary, last: int, most_characters: in
 
 def write_trials(page: Page, summary: Summary, sheets: dict[str, TrialSheet], columns: Sequence[str], top: int) -> int:
     """Write the narrow table, by rank, with colour scales and the baseline below; return the first free row."""
-    table = summary.table
+    table = summary.lines
     shown = table[(table.index < MOST_LINES) | (table["trial"] == summary.recommendation.trial)]
     for column, name in enumerate(columns):
         page.put(top, column, name, "head centre")
@@ -128,6 +128,8 @@ def write_below(page: Page, summary: Summary, columns: Sequence[str], row: int, 
                 page.put(row, column, share.value, "centre figure")
         row += 1
     lines = [f"sorted by {summary.monitor} of each trial's best epoch"]
+    if found.num_folds:
+        lines.append("a line with folds: best_val_acc is over all its folds, seconds are their mean (sheet Folds)")
     if any(shares.values()):
         lines.append("accuracy below the baseline is orange")
     if summary.positive and "test_recall" in columns:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from job.record import FIGURES
 from job.results.figures import confusion_of, mistakes, per_class
+from job.results.label_issues import LabelIssues
 from job.results.reliability import FIGURES as CALIBRATION
 from job.results.summary import Summary, has_values, settings_of
 from job.results.workbook.spreadsheet import Page, header, kind_of, write_table
@@ -63,9 +64,21 @@ def write_repeats(page: Page, repeats: pd.DataFrame) -> None:
     page.close(1, 0)
 
 
+def write_folds(page: Page, folds: pd.DataFrame) -> None:
+    """Write the settings that have folds, one per line: pooled figures, mean and spread, and the folds they lack."""
+    write_table(page, list(folds.columns), folds.to_dict("records"))
+    page.close(1, 2)
+
+
+def write_issues(page: Page, issues: LabelIssues) -> None:
+    """Write the images whose labels are likely wrong."""
+    write_table(page, list(issues.table.columns), issues.table.head(MOST_MISTAKES).to_dict("records"))
+    beside(page, len(issues.table.columns) + 1, issues.notes()[0])
+
+
 def confusions(summary: Summary, trial: str) -> dict[str, list[list[int]]]:
     """Return a trial's confusion matrices by split, test first: from its predictions, else from its row."""
-    found = summary.predictions.get(trial)
+    found = summary.images_of(trial)
     if found is not None:
         return {split: confusion_of(found, summary.classes, split) for split in ("test", "val")
                 if (found["split"] == split).any()}
@@ -79,14 +92,14 @@ def confusions(summary: Summary, trial: str) -> dict[str, list[list[int]]]:
 def write_mistakes(page: Page, summary: Summary, trial: str) -> None:
     """Write the images that the trial's best epoch predicts wrongly, the most confident first."""
     columns = ("image", "split", "label", "predicted", "probability")
-    predictions = summary.predictions.get(trial)
+    predictions = summary.images_of(trial)
     found = pd.DataFrame(columns=columns) if predictions is None else mistakes(predictions)
     write_table(page, columns, [*found.head(MOST_MISTAKES).to_dict("records")])
     if predictions is None:
         text = "no trial has predictions that can be read"
     else:
-        text = (f"trial {trial}, best epoch: {len(found)} of {len(predictions)} validation and test images are wrong, "
-                "the most confident mistake first: it may be a wrong label")
+        text = (f"{summary.whose}, best epoch: {len(found)} of {len(predictions)} validation and test images are "
+                "wrong, the most confident mistake first: it may be a wrong label")
     if len(found) > MOST_MISTAKES:
         text += f"; the first {MOST_MISTAKES:,} are shown, all are in trials/{trial}/predictions.csv"
     beside(page, len(columns) + 1, text)
@@ -99,7 +112,7 @@ def write_classes(page: Page, summary: Summary, trial: str) -> None:
         lines += [{"split": split, **line} for line in per_class(confusion, summary.classes).to_dict("records")]
     columns = list(lines[0]) if lines else ["split", "label", "images", "precision", "recall", "f1"]
     write_table(page, columns, lines)
-    beside(page, len(columns) + 1, f"trial {trial}, best epoch" if lines else "no trial has predictions that can be "
+    beside(page, len(columns) + 1, f"{summary.whose}, best epoch" if lines else "no trial has predictions that can be "
                                                                                 "read")
 
 
