@@ -37,7 +37,7 @@ class LabelIssues:
     def notes(self) -> list[str]:
         """Return how many there are, in words."""
         num = len(self.table)
-        return [f"{num} of {self.num_images} labels {'are' if num > 1 else 'is'} likely wrong (confident learning, on "
+        return [f"{num} of {self.num_images} labels may be wrong (confident learning, on "
                 "images that the model has not trained on): label-issues.csv lists them, the likeliest first; look at "
                 "an image before you change its label"] if num else []
 

@@ -113,7 +113,7 @@ class Summary:
     @property
     def whose(self) -> str:
         """Whose images `images_of` the shown trial are, in words."""
-        folds = f", on validation the {self.recommendation.num_folds} folds of its setting"
+        folds = f"; on validation, of the {self.recommendation.num_folds} folds of its setting"
         return f"trial {self.shown_trial}{folds if self.recommendation.num_folds else ''}"
 
     def about(self) -> dict[str, Any]:
