@@ -33,7 +33,7 @@ def print_version(wanted: bool) -> None:
 @app.callback()
 def options_before_the_command(version: Annotated[bool, typer.Option(
         "--version", help="Print the version and exit.", is_eager=True, callback=print_version)] = False) -> None:
-    """Find the best learning rate and number of epochs for an image classifier.
+    """Find the best classifier for labelled images.
 
     All state lies in one SWEEP folder: a path or an s3:// URI.
     """
