@@ -27,7 +27,7 @@ def assign_folds(lines: Sequence[Packed], near: Iterable[Sequence[str]], num_fol
     near: groups of names of near-identical images; they and byte-identical images get the same fold. Within a class the
     largest groups come first and groups of a size in the order of a hash of seed and content, so order, names and
     machines make no difference; each goes to the fold with the fewest images of the class so far. seed: that of the
-    split. Raises BadData for a class of fewer groups than folds.
+    split. Raises BadData for a class of fewer groups than folds, and for one that a fold has no image of.
     """
     folds, num_in_fold = [0] * len(lines), Counter[int]()
     for label, groups in sorted(groups_of_classes(lines, near).items()):
@@ -44,7 +44,19 @@ def assign_folds(lines: Sequence[Packed], near: Iterable[Sequence[str]], num_fol
             num_in_fold[fold] += len(group)
             for place in group:
                 folds[place] = fold
+    refuse_absent(lines, folds, num_folds)
     return folds
+
+
+def refuse_absent(lines: Sequence[Packed], folds: Sequence[int], num_folds: int) -> None:
+    """Raise BadData for a class that some fold has no image of: all of it counts with the images of other classes."""
+    found = {(line.label, fold) for line, fold in zip(lines, folds, strict=True) if fold}
+    num_of_class = Counter(label for label, _ in found)
+    for label, num in sorted(num_of_class.items()):
+        if num < num_folds:
+            raise BadData(f"class {label!r} has images in {num} of {num_folds} folds, because they are identical or "
+                          "near-identical with images of other classes and share their folds; correct the labels, or "
+                          "add images to the class")
 
 
 def draw_key(group: Sequence[int], lines: Sequence[Packed], seed: int) -> str:

@@ -75,3 +75,11 @@ def test_each_image_of_train_and_val_validates_once_and_the_test_split_stays(pac
 def test_trial_without_a_fold_keeps_the_split_of_the_pack() -> None:
     lines = images({"a": 10, "b": 10}, 2)
     assert splits_of(lines, [], Trial(trial="1"), 0) == [line.split for line in lines]
+
+
+def test_class_that_a_fold_has_no_image_of_is_refused() -> None:
+    lines = images({"a": 40, "b": 2})
+    # Each image of b counts with an image of a, so b has no group of its own.
+    with pytest.raises(BadData, match="'b' has images in 2 of 5 folds, because they are identical or near-identical"):
+        assign_folds(lines, [["a/0.jpg", "b/0.jpg"], ["a/1.jpg", "b/1.jpg"]], 5, 0)
+    assert assign_folds(lines, [["a/0.jpg", "b/0.jpg"], ["a/1.jpg", "b/1.jpg"]], 2, 0)
