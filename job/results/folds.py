@@ -1,6 +1,6 @@
 """The folds of a setting, pooled: one line per setting, figures over all validation images, and whose model to use."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,15 +19,17 @@ SHARED = ("rank", "p_vs_baseline", "p_vs_baseline_holm", "beats_baseline", "p_vs
 class Setting:
     """Trials that differ in name and fold alone. trials: fold -> the name of its usable trial.
 
-    setting: a trial of it on the plain split. others: the names of its trials without usable figures. plain: the name
-    of its trial on the plain split, or ''; it has the first place where there is one. model: whose weights stand for
-    the setting: those of `plain`, else of its best fold; '' while folds are missing.
+    setting: a trial of it on the plain split. others: the names of its trials without usable figures. alike: those of
+    them that validated on images of another fold in `trials`. plain: the name of its trial on the plain split, or '';
+    it has the first place where there is one. model: whose weights stand for the setting: those of `plain`, else of its
+    best fold; '' while folds are missing.
     """
 
     setting: Trial
     num_folds: int
     trials: dict[int, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    alike: list[str] = field(default_factory=list)
     plain: str = ""
     model: str = ""
 
@@ -78,6 +80,9 @@ class Pooled:
             if len(left):
                 found.append("not ranked, because only the plain split of their settings has figures, on fewer images: "
                              f"trials {named(list(left['trial']))}")
+        found += [f"trial {name} validated on images of another fold of its setting, so the pack was made again with "
+                  "another --near between them; delete the folders of the setting's trials to train them again"
+                  for item in self.settings for name in item.alike]
         return found + [f"not compared: the setting of trial {(item.names + item.others)[0]} has "
                         f"{len(item.trials)} of {item.num_folds} folds with usable figures; missing: "
                         f"{', '.join(map(str, item.missing))}" for item in self.settings if item.missing]
@@ -103,29 +108,37 @@ def pool(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame], monitor: 
     return Pooled(lines, {name: pooled[name] for name in lines["trial"] if name in pooled}, settings)
 
 
-def settings_of_folds(table: pd.DataFrame, usable: Collection[str]) -> list[Setting]:
-    """Return the settings that have folds, in the order of the table; usable: trials with figures to compare."""
+def settings_of_folds(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame]) -> list[Setting]:
+    """Return the settings that have folds, in the order of the table; predictions: of trials that can be compared."""
     found: dict[tuple[Trial, int], Setting] = {}
     plain: dict[Trial, str] = {}
     for _, line in table.iterrows():
         trial = as_trial(line)
         key = replace(trial, trial="1", fold=0, folds=Trial.folds)
-        is_usable = pd.notna(line["rank"]) and trial.trial in usable
+        is_usable = pd.notna(line["rank"]) and trial.trial in predictions
         if not trial.fold:
             if is_usable:
                 plain.setdefault(key, trial.trial)
             continue
         setting = found.setdefault((key, trial.folds), Setting(key, trial.folds))
         # Two trials of a fold with the same settings are the same run.
-        if is_usable and trial.fold not in setting.trials:
+        if is_usable and trial.fold not in setting.trials and not shares_images(trial.trial, setting, predictions):
             setting.trials[trial.fold] = trial.trial
-        else:
-            setting.others.append(trial.trial)
+            continue
+        setting.others.append(trial.trial)
+        if is_usable and trial.fold not in setting.trials:
+            setting.alike.append(trial.trial)
     for (key, _), setting in found.items():
         # The table is ranked, so the fold that came first is the best one.
         setting.plain = plain.pop(key, "")
         setting.model = "" if setting.missing else setting.plain or next(iter(setting.trials.values()))
     return list(found.values())
+
+
+def shares_images(trial: str, setting: Setting, predictions: Mapping[str, pd.DataFrame]) -> bool:
+    """Return whether a trial has a validation image that a fold of the setting has: folds were drawn differently."""
+    own = validation(predictions[trial]).index
+    return any(own.isin(validation(predictions[name]).index).any() for name in setting.trials.values())
 
 
 def together(setting: Setting, predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

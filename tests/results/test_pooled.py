@@ -160,3 +160,12 @@ def test_seeds_of_a_setting_with_folds_are_repeats_of_pooled_figures(tmp_path: P
         leave_folds(folder, replace(ROUGH, trial=f"s{seed}", seed=seed), [range(wrong)] * 3)
     found = collect(folder).repeats.iloc[0]
     assert found["num_seeds"] == 2 and found["mean_best_val_acc"] == pytest.approx((54 + 48) / 120)
+
+
+def test_fold_that_shares_images_with_another_is_not_pooled(sweep: LocalFolder) -> None:
+    # As after the pack was made again with another --near: fold 2 validated on images of fold 1.
+    leave_predictions(sweep, "fine-f2", range(7), 20, [0], 10, fold="fold1-")
+    summary = collect(sweep)
+    assert summary.lines["trial"][summary.lines["rank"].notna()].tolist() == ["rough-f3"]
+    assert summary.folds.set_index("trials").loc["fine-f1, fine-f3, fine-f2", "missing_folds"] == "2"
+    assert any(note.startswith("trial fine-f2 validated on images of another fold") for note in summary.notes())
