@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 import safetensors
@@ -67,7 +67,8 @@ def with_features(sweep: Folder, passport: Passport, trial: Trial, state: State,
     if features_NF is None:
         known.clear()
         make = functools.partial(make_features, sweep, key, state.model, batches, machine, say, pause)
-        features_NF = known[sweep.uri, key] = found_or_made(sweep, key, len(batches.images), make, say, pause)
+        shape = len(batches.images), int(head_of(state.model).in_features)  # type: ignore[arg-type]
+        features_NF = known[sweep.uri, key] = found_or_made(sweep, key, shape, make, say, pause)
     state.features = key
     return train_head(state.model, batches, features_NF)
 
@@ -98,25 +99,31 @@ def key_of(pack_hash: str, trial: Trial, model: nn.Module, machine: Machine) -> 
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
-def found_or_made(sweep: Folder, key: str, num_images: int, make: Callable[[Callable[[int], None]], None],
+def found_or_made(sweep: Folder, key: str, shape: tuple[int, int], make: Callable[[Callable[[int], None]], None],
                   say: Callable[[str], None], pause: Callable[[float], None]) -> Tensor:
-    """Return features_NF from the sweep folder; one process makes them by `make`, the others wait for it."""
+    """Return features_NF, of this shape, from the sweep folder; one process makes them by `make`, others wait."""
     work = f"{FEATURES}/{key}"
     lease = claim(sweep, work, lambda: sweep.exists(f"{work}/made.json"), say, pause=pause)
     if lease:
         with held(lease):
             lease.check_deaths()
             if not sweep.exists(f"{work}/made.json"):
-                make(lambda done: lease.progress(0, done, num_images))
-    return patiently(lambda: read_features(sweep, key, num_images), say, pause)
+                make(lambda done: lease.progress(0, done, shape[0]))
+    return patiently(lambda: read_features(sweep, key, shape), say, pause)
 
 
 def make_features(sweep: Folder, key: str, model: nn.Module, batches: Batches, machine: Machine,
                   say: Callable[[str], None], pause: Callable[[float], None], note: Callable[[int], None]) -> None:
-    """Compute the features of all images and write them, the record last, so that whoever finds it finds them whole."""
+    """Compute the features of all images and write them, the record last, so that whoever finds it finds them whole.
+
+    Raises BadData for features that are not finite.
+    """
     num_images, work = len(batches.images), f"{FEATURES}/{key}"
     say(f"the frozen backbone computes the features of {num_images:,} images, once for all trials that share it")
     features_NF = compute_features(model, batches, machine, pause, note)
+    if not features_NF.isfinite().all():
+        raise BadData(f"the frozen backbone gives features that are not finite in {machine.precision}, so its weights "
+                      "hold such numbers, or numbers too large; give other weights, or set precision to fp32")
     data = safetensors.torch.save({"features": features_NF})
     sha256 = hashlib.sha256(data).hexdigest()
     dtype = next(name for name, dtype in DTYPES.items() if dtype == features_NF.dtype)
@@ -141,7 +148,7 @@ def compute_features(model: nn.Module, batches: Batches, machine: Machine, pause
         pause(0)
         taken.clear()
         logits_NK = model(images_NCHW)
-        assert torch.equal(head(taken[0]), logits_NK), "the model does not end with its head"
+        assert torch.equal(*(found.nan_to_num() for found in (head(taken[0]), logits_NK))), "no head ends the model"
         dtypes.add(taken[0].dtype)
         num_done += len(images_NCHW)
         note(num_done)
@@ -154,14 +161,14 @@ def compute_features(model: nn.Module, batches: Batches, machine: Machine, pause
     return features_NF.to(dtypes.pop())
 
 
-def read_features(sweep: Folder, key: str, num_images: int) -> Tensor:
-    """Return features_NF as they lie in the sweep folder; raises BadData if they are not what the record says."""
+def read_features(sweep: Folder, key: str, shape: tuple[int, int]) -> Tensor:
+    """Return features_NF as they lie in the sweep folder; raises BadData unless they have this shape and are whole."""
     record = f"{FEATURES}/{key}/made.json"
     again = f"delete {join(sweep.uri, record)} to compute the features again"
     try:
         made = read_parsed(sweep, record, parse_made)
         name = f"{FEATURES}/{key}/{made.name}"
-        features_NF: Tensor = read_parsed(sweep, name, lambda data: parse_features(data, made, num_images))
+        features_NF: Tensor = read_parsed(sweep, name, lambda data: parse_features(data, made, shape))
     except ValueError as error:
         raise BadData(f"{join(sweep.uri, f'{FEATURES}/{key}')}: damaged features ({error}); {again}") from None
     except MissingInput as error:
@@ -172,6 +179,8 @@ def read_features(sweep: Folder, key: str, num_images: int) -> Tensor:
 def parse_made(data: bytes) -> Made:
     """Return the record of features; raises ValueError, naming the key."""
     found = bounded_json(data)
+    if not isinstance(found, dict) or found.keys() != {spec.name for spec in fields(Made)}:
+        raise ValueError(f"its keys are not {', '.join(spec.name for spec in fields(Made))}")
     check_types(Made, found)
     made = Made(**found)
     if made.name != f"{made.sha256[:16]}.safetensors" or not made.sha256.isalnum():
@@ -181,17 +190,18 @@ def parse_made(data: bytes) -> Made:
     return made
 
 
-def parse_features(data: bytes, made: Made, num_images: int) -> Tensor:
-    """Return the features in a file; raises ValueError unless they are those of the record, one row per image."""
+def parse_features(data: bytes, made: Made, shape: tuple[int, int]) -> Tensor:
+    """Return the features in a file; raises ValueError unless they are those of the record, and of this shape."""
     if hashlib.sha256(data).hexdigest() != made.sha256:
         raise ValueError(f"{made.name} does not have the hash that made.json names")
     try:
         features_NF: Tensor = safetensors.torch.load(data)["features"]
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"{made.name}: {error}") from None
-    form = DTYPES[made.dtype], (num_images, made.width)
-    if made.num_images != num_images or (features_NF.dtype, tuple(features_NF.shape)) != form:
-        raise ValueError(f"{made.name} holds {features_NF.dtype} {list(features_NF.shape)} for {num_images} images")
+    form = DTYPES[made.dtype], shape
+    if (made.num_images, made.width) != shape or (features_NF.dtype, tuple(features_NF.shape)) != form:
+        raise ValueError(f"{made.name} holds {features_NF.dtype} {list(features_NF.shape)} for {shape[0]} images of "
+                         f"{shape[1]} features")
     if not math.isfinite(features_NF.float().sum().item()):
         raise ValueError(f"{made.name} holds a number that is not finite")
     return features_NF

@@ -133,7 +133,9 @@ def test_damaged_features_name_the_file_to_delete_and_what_is_deleted_is_made_ag
     record = (folder / "made.json").read_text()
     for damage, word in ((lambda: file.write_bytes(good[:-4] + b"abcd"), "hash"), (file.unlink, "no such file"),
                          (lambda: (folder / "made.json").write_text(record.replace(': 40,', ': 41,')), "for 40 images"),
-                         (lambda: (folder / "made.json").write_text(record.replace('F32', 'F64')), "dtype")):
+                         (lambda: (folder / "made.json").write_text(record.replace('F32', 'F64')), "dtype"),
+                         (lambda: (folder / "made.json").write_text("[]"), "its keys are not name, sha256"),
+                         (lambda: (folder / "made.json").write_text(record.replace(": 512,", ": 513,")), "of 512")):
         damage()
         done = job("train", sweep, "--trial", "2")
         assert done.code in (65, 66) and f"delete {folder / 'made.json'}" in done.err and word in done.err, done.err
@@ -142,3 +144,14 @@ def test_damaged_features_name_the_file_to_delete_and_what_is_deleted_is_made_ag
         shutil.rmtree(sweep / "trials/2")
     (folder / "made.json").unlink()
     assert job("train", sweep, "--trial", "2").code == 0 and (folder / "made.json").read_text() == record
+
+
+def test_features_that_are_not_finite_are_not_written_and_the_cause_is_told(
+        shapes: Path, backbone: Path, tmp_path: Path) -> None:
+    weights = torch.load(backbone)
+    weights["conv1.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(weights, tmp_path / "nan.pt")
+    grid = write_grid(tmp_path / "g.csv", tmp_path / "nan.pt", ["1,0.02,1,0,0,fp32"])
+    done = job("sweep", "--images", shapes, "--grid", grid, tmp_path / "s")
+    assert done.code == 65 and "features that are not finite in fp32" in done.err and "Traceback" not in done.err
+    assert not list((tmp_path / "s" / "features").glob("*/*.safetensors"))
