@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from job.errors import BadData
 from job.trial import ImageOptions
 
+# Of its wanted size, what a split may reach by its last group.
+MOST_OVER = 1.5
+
 
 def assign_splits(labels: Sequence[str], digests: Sequence[str], keys: Sequence[str], given: Sequence[str],
                   options: ImageOptions) -> list[str]:
@@ -63,21 +66,31 @@ def draw(labels: Sequence[str], digests: Sequence[str], keys: Sequence[str], val
         found.sort(key=lambda members: hashlib.sha256(f"{options.split_seed}/{keys[members[0]]}".encode()).digest())
         total = sum(map(len, found))
         num_test = max(1, round(total * test)) if test else 0
-        taken = take(found, num_test, len(found) - 2, splits, "test")
-        num_val = max(1, round((total - sum(map(len, found[:taken]))) * val))
-        take(found[taken:], num_val, len(found) - taken - 1, splits, "val")
+        rest = take(found, num_test, len(found) - 2, splits, "test")
+        num_val = max(1, round(sum(map(len, rest)) * val))
+        take(rest, num_val, len(rest) - 1, splits, "val")
     return splits
 
 
-def take(groups: Sequence[Sequence[int]], wanted: int, most: int, splits: list[str], split: str) -> int:
-    """Put whole groups into a split until it has the wanted number of images; return the number of groups taken."""
-    num_images = num_groups = 0
-    while num_images < wanted and num_groups < most:
-        for i in groups[num_groups]:
+def take(groups: Sequence[Sequence[int]], wanted: int, most: int, splits: list[str],
+         split: str) -> list[Sequence[int]]:
+    """Put whole groups, at most so many, into a split until it has the wanted number of images; return the others.
+
+    A group that makes the split too large by more than half is passed over, so large groups are trained on; where all
+    are so large, the smallest is taken.
+    """
+    taken: list[int] = []
+    num_images = 0
+    for place, group in enumerate(groups):
+        if num_images < wanted and len(taken) < most and num_images + len(group) <= MOST_OVER * wanted + 1:
+            taken.append(place)
+            num_images += len(group)
+    if wanted and not taken:
+        taken = [min(range(len(groups)), key=lambda place: len(groups[place]))]
+    for place in taken:
+        for i in groups[place]:
             splits[i] = split
-        num_images += len(groups[num_groups])
-        num_groups += 1
-    return num_groups
+    return [group for place, group in enumerate(groups) if place not in taken]
 
 
 def check_classes(labels: Sequence[str], splits: Sequence[str], given: Sequence[str]) -> None:

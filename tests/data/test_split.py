@@ -39,6 +39,19 @@ def test_identical_images_stay_on_one_side_whatever_the_seed() -> None:
         assert {"train", "val", "test"} == set(splits)
 
 
+def test_large_groups_are_trained_on_whatever_the_seed() -> None:
+    # Of 100 images 60 are near-identical, in one group that no split of 10 or 18 can hold.
+    labels, digests = ["a"] * 100 + ["b"] * 100, [f"{i:03d}" for i in range(200)]
+    keys = ["000"] * 60 + digests[60:]
+    for seed in range(20):
+        splits = assign_splits(labels, digests, keys, [""] * 200, ImageOptions(split_seed=seed))
+        assert Counter(splits[:100]) == {"train": 72, "val": 18, "test": 10} and set(splits[:60]) == {"train"}
+    # Three such groups, one of them for each split.
+    keys = ["000"] * 40 + ["040"] * 35 + ["075"] * 25 + digests[100:]
+    assert Counter(assign_splits(labels, digests, keys, [""] * 200, ImageOptions())[:100]) == {
+        "train": 40, "val": 35, "test": 25}
+
+
 @pytest.mark.parametrize("number", [3, 4, 5, 7])
 def test_small_class_is_in_every_split(number: int) -> None:
     labels = ["a"] * number + ["b"] * 50
