@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -107,6 +108,8 @@ def check_values(saved: dict[str, Any], trial: Trial) -> None:
         raise ValueError("its loss scale is incomplete")
     if not all(isinstance(value, int | float) for value in scaler.values()):
         raise ValueError("its loss scale holds something that is no number")
+    if not re.fullmatch("([0-9a-f]{16})?", saved.get("features", "")):
+        raise ValueError("features is not the name of features")
     if saved["best_epoch"] is not None:
         in_range("best_epoch", saved["best_epoch"], 1, saved["epoch"])
     if (saved["best_epoch"] is None) != (saved["best_weights"] is None):

@@ -89,13 +89,16 @@ def train_head(model: nn.Module, batches: Batches, features_NF: Tensor) -> Batch
 
 
 def key_of(pack_hash: str, trial: Trial, model: nn.Module, machine: Machine) -> str:
-    """Return the name of the features: a hash of the pack, the backbone and its weights, image size and precision."""
+    """Return the name of the features: a hash of the pack, the backbone and its weights, image size and precision.
+
+    Not of the device: a trial that began on a GPU resumes on a CPU with the features that it began with.
+    """
     digest, head = hashlib.sha256(), {id(value) for value in head_of(model).state_dict(keep_vars=True).values()}
     for name, value in sorted(model.state_dict(keep_vars=True).items()):
         if id(value) not in head:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    about = [pack_hash, trial.model, trial.image_size, machine.precision, machine.device.type, digest.hexdigest()]
+    about = [pack_hash, trial.model, trial.image_size, machine.precision, digest.hexdigest()]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
