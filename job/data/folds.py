@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from job.data.neighbours import Groups
 from job.data.table import Packed
 from job.errors import BadData
 from job.trial import Trial
@@ -71,24 +72,17 @@ def groups_of_classes(lines: Sequence[Packed], near: Iterable[Sequence[str]]) ->
     Only images of train and val take part.
     """
     taking_part = [place for place, line in enumerate(lines) if line.split in ("train", "val")]
-    leader = {place: place for place in taking_part}
-
-    def find(place: int) -> int:
-        while leader[place] != place:
-            leader[place] = leader[leader[place]]
-            place = leader[place]
-        return place
-
     places = {lines[place].image: place for place in taking_part}
     same: dict[str, list[int]] = defaultdict(list)
     for place in taking_part:
         same[lines[place].sha256].append(place)
+    united = Groups(len(lines))
     for together in [*same.values(), *([places[name] for name in names if name in places] for names in near)]:
         for place in together:
-            leader[find(place)] = find(together[0])
+            united.unite(together[0], place)
     members: dict[int, list[int]] = defaultdict(list)
     for place in taking_part:
-        members[find(place)].append(place)
+        members[united.least(place)].append(place)
     groups: dict[str, list[list[int]]] = defaultdict(list)
     for group in members.values():
         counts = Counter(lines[place].label for place in group)
