@@ -114,7 +114,8 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, sc
     for number, sentence in enumerate(summary.recommendation.sentences):
         print_line(screen, sentence, style="bold" if number == 0 else None)
     order = [f"sorted by {summary.monitor}"] if lines["rank"].notna().any() else []
-    print_line(screen, ", ".join([plural(len(summary.table), "trial"), *order, *alike]))
+    pooled = ["one line per setting"] if len(lines) < len(summary.table) else []
+    print_line(screen, ", ".join([plural(len(summary.table), "trial"), *pooled, *order, *alike]))
     # Only what beats always saying the commonest class is green.
     screen.print(table_of(fits, ["bold green" if trial == summary.recommendation.trial else None
                                  for trial in lines["trial"]]))

@@ -135,6 +135,7 @@ def test_next_grid_offers_the_plain_trial_and_every_fold_of_what_to_try(sweep: L
 
 def test_folds_are_on_screen_in_the_workbook_on_the_page_and_in_json(sweep: LocalFolder) -> None:
     shown = job("gather", sweep.uri)
+    assert ", one line per setting, sorted by val_acc" in shown.out
     assert shown.code == 0 and "sd over folds" in shown.out and "compared by their folds, on all 60" in shown.out
     assert "rough-f3 *" in shown.out and "rough-f1 " not in shown.out.split("\n\n")[0]
     book = read(sweep)
