@@ -16,7 +16,7 @@ from torchvision.models import resnet18
 from job.folder.grid import format_grid
 from job.folder.layout import read_epochs, read_row
 from job.folder.storage import Folder, open_folder
-from job.results.exact import mcnemar
+from job.training.exact import mcnemar
 from job.trial import Trial
 
 RATIOS = (1.0, 0.875, 0.79, 0.71)

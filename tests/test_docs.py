@@ -19,7 +19,7 @@ from job.errors import JobError
 from job.folder.grid import parse_grid
 from job.models import LEAST
 from job.record import FIGURES, Epoch, Row
-from job.results.exact import mcnemar, mcnemar_better, share
+from job.training.exact import mcnemar, mcnemar_better, share
 from job.trial import Trial
 from pages import COMMANDS, NAMES, anchors, blocks, commands_in, in_code, modules_drawn, prose, section, table_under
 from pages import text_of as text

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pandas as pd
 
-from job.results.exact import LEVEL, holm, mcnemar, mcnemar_better
+from job.training.exact import LEVEL, holm, mcnemar, mcnemar_better
 from job.trial import Trial
 
 TEST = "McNemar's exact test on the same validation images"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from job.results.compare import REPETITION
-from job.results.exact import share
+from job.training.exact import share
 from job.trial import Trial
 
 if TYPE_CHECKING:

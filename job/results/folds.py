@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from job.results.compare import commonest_label, named, validation
-from job.results.exact import share
 from job.results.ranking import as_trial, in_order
+from job.training.exact import share
 from job.trial import Trial
 
 # What a setting's line gets of the tests, and each of its trials from it.

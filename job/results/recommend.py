@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from job.results.compare import NOT_DISTINGUISHABLE, named, recommended_line
-from job.results.exact import LEVEL, Share, mcnemar_better, share
 from job.results.folds import Pooled, Setting
+from job.training.exact import LEVEL, Share, mcnemar_better, share
 
 __all__ = ["Recommendation", "Share", "recommend", "share"]
 

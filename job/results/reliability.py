@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from job.results.exact import share
 from job.results.sets import Sets
 from job.training.bins import num_bins
+from job.training.exact import share
 
 COLUMNS = ("split", "images", "lowest", "highest", "confidence", "accuracy", "accuracy_low", "accuracy_high")
 # The Row's figures of calibration, each `SPLIT_NAME`.

@@ -13,7 +13,7 @@ import pandas as pd
 
 from job.errors import BadConfig
 from job.record import PROBABILITY
-from job.results.exact import Share, share
+from job.training.exact import Share, share
 
 # That of `job gather`, and of `job predict` where no other is asked for.
 COVERAGE = 0.9

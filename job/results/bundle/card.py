@@ -11,7 +11,7 @@ from job.folder.escape import for_markdown
 from job.models import MLP
 from job.results.bundle.parity import Parity
 from job.results.bundle.winner import Winner
-from job.results.exact import share
+from job.training.exact import share
 from job.training.host import git_commit
 
 # Parts of the names of a row's calibration figures, for those that this version has.

@@ -1,7 +1,7 @@
 """The page's table of settings that have folds."""
 
-from job.results.exact import share
 from job.results.summary import Summary
+from job.training.exact import share
 
 
 def folds_facts(summary: Summary) -> list[tuple[str, str]]:

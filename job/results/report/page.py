@@ -12,7 +12,6 @@ from markupsafe import Markup
 from job.folder.escape import for_page
 from job.folder.storage import Folder
 from job.record import FIGURES, PROBABILITY
-from job.results.exact import Share
 from job.results.figures import per_class, pr_points, roc_points
 from job.results.reliability import calibration_facts, reliability
 from job.results.report.charts import MOST_LINES, MOST_POINTS, Chart, Line, Point, chart, epoch_lines
@@ -27,6 +26,7 @@ from job.results.report.tables import (
     trials_table,
 )
 from job.results.summary import Summary
+from job.training.exact import Share
 
 SECTIONS = {"trials": "Trials", "folds": "Folds", "curves": "Curves", "heat-map": "Heat map",
             "confusion": "Confusion matrix", "mistakes": "Labels to check", "classes": "Per class",

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest, false_discovery_control
 
-from job.results.exact import holm, mcnemar, mcnemar_better, share
+from job.training.exact import holm, mcnemar, mcnemar_better, share
 
 
 @pytest.mark.parametrize("first", [0, 1, 3, 10, 400])
