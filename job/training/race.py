@@ -70,7 +70,8 @@ class Rung:
         """Which validation images it has right, bool; None where that is not known."""
         if not self.right:
             return None
-        return np.unpackbits(np.frombuffer(base64.b64decode(self.right), dtype=np.uint8), count=self.num_val) == 1
+        bits = np.frombuffer(base64.b64decode(self.right), dtype=np.uint8)
+        return np.unpackbits(bits, count=self.num_val).astype(bool)
 
 
 def bitmap(right_N: Sequence[bool]) -> str:
