@@ -44,11 +44,12 @@ class Row:
     in _at_threshold use the threshold that reached the wanted recall on validation; the others use 0.5. Probabilities
     are calibrated: softmax(logits / temperature), of raw logits where there is no temperature, as in old rows.
     `trained_by` names the longer trial of the trajectory that wrote this row, if the trial was not trained alone; the
-    seconds then run up to this trial's own last epoch.
+    seconds then run up to this trial's own last epoch. `race`: of a raced trial, which the race stopped early, the
+    decision (`job.training.race.Place.as_record`); its figures run up to there, and it has none of test.
     """
 
     settings: dict[str, Any]
-    status: Literal["done", "diverged", "failed"]
+    status: Literal["done", "diverged", "raced", "failed"]
     cause: str = ""
     trained_by: str = ""
     epochs_run: int = 0
@@ -113,6 +114,7 @@ class Row:
     device: str = ""
     precision_used: str = ""
     features: str = ""
+    race: dict[str, Any] = field(default_factory=dict)
     host: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     git_commit: str = ""

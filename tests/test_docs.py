@@ -34,7 +34,8 @@ OLD_WORDS = ["nets?", "whom", "ere", "heeds?", "in vain", "of ours", "cannot be 
              "(?:trial|image|epoch|step|second|minute|class|split|seed|GPU|core|pod|trajectory|file)"]
 TYPES = {"str": "text", "int": "integer", "int | None": "integer or null", "float | None": "number or null",
          "list[list[int]] | None": "matrix or null", "list[str]": "list of text", "dict[str, str]": "object",
-         "Literal['done', 'diverged', 'failed']": "`done`, `diverged` or `failed`"}
+         "dict[str, typing.Any]": "object",
+         "Literal['done', 'diverged', 'raced', 'failed']": "`done`, `diverged`, `raced` or `failed`"}
 COLUMNS = re.compile(r"(?<=<!-- columns: TRIALGRID_WRITE_DOCS=1 writes them -->\n).*?(?=<!-- /columns -->)", re.DOTALL)
 ENVIRONMENT = re.compile(r'environ(?:\.get\(|\.setdefault\(|\[)"(\w+)"|"(\w+)" (?:not )?in os\.environ')
 
@@ -154,7 +155,8 @@ def test_a_trained_sweep_has_the_listed_files_and_the_python_example_reads_it(
     absent = {name for name in listed if not any(name in names for names in found.values())}
     # tests/training/test_features.py is about features/.
     absent = {name for name in absent if not name.startswith("features/KEY/")}
-    assert absent == {"trials/NAME/failed-1.json", "next-grid.csv", "label-issues.csv", "summary-edited-*.xlsx"}
+    assert absent == {"race.json", "trials/NAME/rungs/0003.json", "trials/NAME/raced-1.json",
+                      "trials/NAME/failed-1.json", "next-grid.csv", "label-issues.csv", "summary-edited-*.xlsx"}
     header = [*pd.read_csv(sweep / "trials" / "8" / "predictions.csv").columns]
     assert header == [*in_code(section(FOLDER, "predictions.csv"))[:5], "p_bar", "p_disc"]
     code = "\n".join(block for kind, block in blocks(FOLDER) if kind == "python")

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from job.cli.options import AsJson, Grid, PerTrajectory, Sweep, command, given, image_options, make, note, number, say
+from job.cli.options import (
+    AsJson,
+    Grid,
+    PerTrajectory,
+    Race,
+    Sweep,
+    command,
+    given,
+    image_options,
+    make,
+    note,
+    number,
+    say,
+)
 from job.cluster.options import ClusterOptions
 from job.errors import TryAgain
 from job.folder.groups import trajectories
@@ -44,38 +57,48 @@ def status(sweep: Sweep, watch: Annotated[bool, typer.Option(
 
 
 @command(app, ClusterOptions, ImageOptions)
-def manifests(sweep: Sweep, grid: Grid = "", per_trajectory: PerTrajectory = False, **values: Any) -> None:
+def manifests(sweep: Sweep, grid: Grid = "", per_trajectory: PerTrajectory = False, race: Race = None,
+              **values: Any) -> None:
     """Print Kubernetes Jobs, one per trial.
 
     Pipe them to `kubectl apply -f -`. The same grid and options give the same Jobs; a changed trial gives a new Job.
     """
-    print_jobs(sweep, read_trials(sweep, grid), per_trajectory, values, "")
+    trials = read_trials(sweep, grid)
+    if race and not grid:
+        from job.folder.storage import open_folder
+        from job.training.rungs import refuse_late_race
+
+        refuse_late_race(open_folder(sweep))
+    print_jobs(sweep, trials, per_trajectory, values, race=race)
 
 
 @command(app, ClusterOptions, ImageOptions)
 def rerun(sweep: Sweep, failed: Annotated[bool, typer.Option("--failed", help="The trials that failed.")] = False,
           missing: Annotated[bool, typer.Option(
               "--missing", help="The trials that have no row and that no process is training.")] = False,
+          raced: Annotated[bool, typer.Option(
+              "--raced", help="The trials that the race stopped; these Jobs train them to their ends.")] = False,
           **values: Any) -> None:
     """Print Kubernetes Jobs for trials to run again.
 
-    Give --failed, --missing or both. The names of the Jobs are new, because the earlier Jobs may still exist.
+    Give --failed, --missing or --raced. The names of the Jobs are new, because the earlier Jobs may still exist.
     """
     from job.cluster.status import sweep_status
     from job.folder.grid import known_trials
     from job.folder.storage import open_folder
 
-    if not failed and not missing:
-        raise typer.BadParameter("--failed, --missing or both are needed")
-    states = [state for on, found in ((failed, ("failed",)), (missing, ("waiting", "stopped", "interrupted"))) if on
-              for state in found]
+    if raced == (failed or missing):
+        raise typer.BadParameter("--failed, --missing or both are needed, or --raced alone: its Jobs do not race")
+    states = [state for on, found in ((failed, ("failed",)), (missing, ("waiting", "paused", "stopped", "interrupted")),
+                                      (raced, ("raced",))) if on for state in found]
     folder = open_folder(sweep)
     trials = known_trials(folder)
     found = [item for item in sweep_status(folder) if item.state in states and item.trial in trials]
     note_without_grid(folder)
     if not found:
         note(f"{sweep}: no trial is in the state {' or '.join(states)}; there is nothing to run again")
-    print_jobs(sweep, [item.trial for item in found], False, values, f"-r{datetime.now(UTC):%m%d%H%M%S}")
+    print_jobs(sweep, [item.trial for item in found], False, values, f"-r{datetime.now(UTC):%m%d%H%M%S}",
+               False if raced else None)
 
 
 def note_without_grid(folder: "Folder") -> None:
@@ -98,7 +121,8 @@ def read_trials(sweep: str, grid: str) -> list[Trial]:
     return read_grid(open_folder(folder), name)
 
 
-def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values: dict[str, Any], suffix: str) -> None:
+def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values: dict[str, Any], suffix: str = "",
+               race: bool | None = None) -> None:
     """Print the Jobs as YAML, and a warning on standard error if the image has no digest."""
     from job.cluster.manifests import to_yaml, trial_jobs
     from job.folder.storage import refuse_key
@@ -110,7 +134,7 @@ def print_jobs(sweep: str, trials: Sequence[Trial], per_trajectory: bool, values
     if "@sha256:" not in options.image and "$(" not in sweep:
         note(f"{options.image} has no digest (NAME@sha256:...): the rows will not identify the program that wrote them")
     groups = trajectories(trials) if per_trajectory else [[trial] for trial in trials]
-    print(to_yaml(trial_jobs(sweep.rstrip("/"), groups, options, images, suffix)), end="")
+    print(to_yaml(trial_jobs(sweep.rstrip("/"), groups, options, images, suffix, race)), end="")
 
 
 @command(app)

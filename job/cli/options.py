@@ -42,6 +42,10 @@ Independent = Annotated[bool, typer.Option(
     "--independent", help="Train every trial separately, even if a longer trial passes through it.")]
 PerTrajectory = Annotated[bool, typer.Option(
     "--per-trajectory", help="Print one Job for all trials that differ in epochs alone, if the schedule allows it.")]
+Race = Annotated[bool | None, typer.Option(
+    "--race/--no-race", show_default=False,
+    help="Stop trials early that are behind after a ninth and a third of their epochs; the sweep remembers it. "
+         "--no-race: train the stopped ones to their ends, too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text (docs/sweep-folder.md).")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="TRIALGRID_QUIET", show_envvar=False,
                                      help="Print results and errors only.")]

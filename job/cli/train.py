@@ -12,6 +12,7 @@ from job.cli.options import (
     Grid,
     Images,
     Independent,
+    Race,
     Sweep,
     command,
     display,
@@ -34,6 +35,7 @@ app = typer.Typer()
 
 @command(app, ImageOptions)
 def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False,
+          race: Race = None,
           workers: Annotated[int, typer.Option(
               help="Processes that share the trials, 64 at most; 0: one per GPU. More than one per GPU share it; "
                    "without a GPU they share the cores.", **number(int, 0, 64))] = 0,
@@ -47,12 +49,14 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
     from job.folder.grid import load_grid
     from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_patiently
+    from job.training.options import SweepOptions
+    from job.training.rungs import race_mode
 
-    options = image_options(values)
-    folder = open_patiently(sweep)
+    options, folder = image_options(values), open_patiently(sweep)
     trials, adopt = load_grid(folder, grid)
     refuse_changed_settings(folder, trials)
     refuse_before_packing(folder, images, options, trials)
+    mode = race_mode(folder, race, "together")
     adopt()
     with display() as show:
         passport = ensure_pack(folder, images, options, show.packing, show.say)
@@ -61,7 +65,8 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
         # Importing torch takes seconds: every fault that is found without it is reported before.
         from job.training.workers import run_workers
 
-        failures = run_workers(folder, trials, passport, show, independent, workers)
+        how = SweepOptions(independent=independent, race=mode)
+        failures = run_workers(folder, trials, passport, show, how, workers)
     print_summary(sweep)
     if failures:
         first = next(failures[trial.trial] for trial in trials if trial.trial in failures)
@@ -99,7 +104,7 @@ def train(sweep: Sweep,
           shorter: Annotated[list[str], typer.Option(
               metavar="NAME=EPOCHS", show_default=False, help="Another trial with these settings and fewer epochs; may "
                                                               "be repeated.")] = [],  # noqa: B006
-          images: Images = "", **values: Any) -> None:
+          images: Images = "", race: Race = None, **values: Any) -> None:
     """Train one trial of the grid, or resume it.
 
     The settings are those of the grid's line, or all of them are given here; if both exist, they must agree.
@@ -108,12 +113,15 @@ def train(sweep: Sweep,
     from job.folder.grid import find_trial
     from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_patiently
+    from job.training.options import SweepOptions
+    from job.training.rungs import race_mode
 
     folder, settings, options = open_patiently(sweep), given(values, Trial), image_options(values)
     longest = find_trial(folder, trial, make(Trial, {"trial": trial, **settings}) if settings else None)
     trials = [longest, *(find_trial(folder, *shorter_trial(longest, text)) for text in shorter)]
     if len({item.trial for item in trials}) < len(trials):
         raise BadConfig("--shorter: a name is given twice; name each trial once")
+    mode = race_mode(folder, race, "alone")
     with display() as show:
         try:
             refuse_before_packing(folder, images, options, trials)
@@ -124,7 +132,7 @@ def train(sweep: Sweep,
         refuse_changed_settings(folder, trials, passport.pack_hash)
         from job.training.sweep import run_sweep
 
-        failures = run_sweep(folder, trials, passport, show)
+        failures = run_sweep(folder, trials, passport, show, SweepOptions(race=mode))
     if failures:
         raise next(iter(failures.values()))
 

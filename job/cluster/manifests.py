@@ -34,12 +34,13 @@ RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesyst
 
 
 def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: ClusterOptions,
-               image_options: Mapping[str, Any], suffix: str = "") -> list[dict[str, Any]]:
+               image_options: Mapping[str, Any], suffix: str = "", race: bool | None = None) -> list[dict[str, Any]]:
     """Return one Job per trajectory; a trajectory is a sequence of trials, the one with the fewest epochs first.
 
     sweep: its URI, or $(NAME) of a variable in the ConfigMap. image_options: the ImageOptions to pass on; for others
     the sweep's own or the defaults apply. suffix: the end of the Jobs' names, which keeps Jobs that run again apart
-    from those that ran before. Raises BadConfig if pods cannot reach the sweep, or if no name follows from its URI.
+    from those that ran before. race: whether the Jobs say that the sweep races, or that it does not. Raises BadConfig
+    if pods cannot reach the sweep, or if no name follows from its URI.
     """
     for uri in filter(None, (sweep, options.images)):
         if not uri.startswith(("s3://", "$(")):
@@ -48,6 +49,7 @@ def trial_jobs(sweep: str, trajectories: Iterable[Sequence[Trial]], options: Clu
     if not name or ("$" in sweep and not options.name):
         raise BadConfig(f"--name is needed: the last part of {sweep} gives no name for labels and Jobs")
     how = as_args({"images": options.images, **image_options} if options.images else image_options)
+    how += [] if race is None else ["--race" if race else "--no-race"]
     return [trial_job(["train", sweep, *trial_args(trials), *how], name, trials[-1], options, suffix)
             for trials in trajectories]
 

@@ -13,7 +13,7 @@ from job.folder.storage import Folder
 from job.record import Epoch, Row, finite
 from job.results.intact import Damage, intact_row
 from job.results.ranking import natural, rank
-from job.training.stopping import is_better
+from job.training.stopping import best_of
 from job.trial import Trial
 
 # A trial's status takes four small reads; many at once hide the store's latency.
@@ -143,15 +143,6 @@ def unfinished(trial: Trial, last: Attempt, number: int, epochs: Sequence[Epoch]
                         images_per_second=newest.images_per_second,
                         seconds_left=(trial.epochs - done) * pace if pace and state == "running" else None)
     return found
-
-
-def best_of(trial: Trial, epochs: Sequence[Epoch]) -> Epoch | None:
-    """Return the best epoch by the figure that the trial monitors; None if no epoch has a finite loss."""
-    best = None
-    for epoch in epochs:
-        if not epoch.diverged and is_better(trial, epoch, best):
-            best = epoch
-    return best
 
 
 def pack_status(sweep: Folder) -> str:

@@ -150,15 +150,15 @@ def held(lease: Lease) -> Iterator[Lease]:
 
 def claim(folder: Folder, work: str, finished: Callable[[], object], say: Callable[[str], None], *, wait: bool = True,
           pause: Callable[[float], None] = time.sleep, settings: dict[str, Any] | None = None,
-          pack_hash: str = "", shorter: Sequence[str] = ()) -> Lease | None:
+          pack_hash: str = "", shorter: Sequence[str] = (), watch: Watch | None = None) -> Lease | None:
     """Return the lease of a piece of work, or None where `finished` says that it is done.
 
     `finished` is called after the last attempt is read and before the next is claimed. So it sees everything that
     earlier attempts left, and no two processes do the same work. While another process works, this one waits by
     `pause`, or raises Busy if `wait` is False. It waits for the storage, too: 10 minutes, or as long as for another
-    process. Raises BadConfig if the storage has no conditional writes.
+    process. watch: of calls that do not wait, one for all. Raises BadConfig if the storage has no conditional writes.
     """
-    watch, is_waiting, num_races = Watch(), False, 0
+    watch, is_waiting, num_races = watch or Watch(), False, 0
     while True:
         try:
             number, last, is_finished = patiently(functools.partial(look, folder, work, finished), say, pause)

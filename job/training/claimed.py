@@ -7,35 +7,39 @@ from dataclasses import asdict
 
 from job.data.pack import Passport
 from job.errors import BadConfig, Stopped
+from job.folder.attempts import Watch
 from job.folder.layout import trial_work
 from job.folder.lease import Lease, claim, held
 from job.folder.storage import Folder
 from job.record import Row
 from job.training.display import Display
 from job.training.rows import check_not_removed, failure_as_row, failure_since, finished_row, set_failed_aside
+from job.training.rungs import Race
 from job.trial import Trial
 
 
 def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
-              failed_before: Mapping[str, Row], wait: bool = True) -> Row | None:
+              failed_before: Mapping[str, Row], race: Race, wait: bool = True,
+              watch: Watch | None = None) -> Row | None:
     """Train the last of these trials and return its row; return None if another process has made it fail meanwhile.
 
     `trials` is one trial, or a trajectory from the shortest trial to the longest: the shorter ones get their rows on
     the way. `failed_before` are the `failed_rows` at the start of the command; those trials are tried again. Raises
-    Busy if another process trains the trial and `wait` is False; Stopped, with the state saved, once `stop` is set.
+    Busy if another process trains the trial and `wait` is False; Paused where it waits at a rung of the race; Stopped,
+    with the state saved, once `stop` is set.
     """
-    with claimed(sweep, trials, passport, display, stop, failed_before, wait) as lease:
+    with claimed(sweep, trials, passport, display, stop, failed_before, wait, watch) as lease:
         if not lease:
             return show_finished(sweep, trials[-1], passport, display)
         # Importing torch takes seconds and hundreds of MB: a process that dies of it has left its attempt.
         from job.training.run import train
 
-        return train(sweep, trials, passport, lease, display, stop)
+        return train(sweep, trials, passport, lease, display, stop, race)
 
 
 @contextlib.contextmanager
 def claimed(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
-            failed_before: Mapping[str, Row], wait: bool) -> Iterator[Lease | None]:
+            failed_before: Mapping[str, Row], wait: bool, watch: Watch | None = None) -> Iterator[Lease | None]:
     """Yield the lease of the last trial, or None if it needs no training; a failure of the block becomes its row."""
     trial = trials[-1]
 
@@ -50,7 +54,7 @@ def claimed(sweep: Folder, trials: Sequence[Trial], passport: Passport, display:
     # Workers of one command share one screen: the worker that trains a trial says so, and no other does.
     say = display.say if display.position.num_workers == 1 else lambda text: None
     lease = claim(sweep, trial_work(trial.trial), finished, say, wait=wait, pause=pause, settings=asdict(trial),
-                  pack_hash=passport.pack_hash, shorter=[shorter.trial for shorter in trials[:-1]])
+                  pack_hash=passport.pack_hash, shorter=[shorter.trial for shorter in trials[:-1]], watch=watch)
     if not lease:
         yield None
         return

@@ -125,7 +125,7 @@ class Display:
         for text in passport.warnings:
             self.say(f"  warning: {for_terminal(text)}")
 
-    def runs(self, groups: Sequence[Sequence[Trial]], num_trials: int) -> None:
+    def runs(self, groups: Sequence[Sequence[Trial]], num_trials: int, is_race: bool = False) -> None:
         """Say what the sweep trains: the trials without a row, each group one run, its longest trial last."""
         num_left, epochs = sum(map(len, groups)), sum(group[-1].epochs for group in groups)
         if not groups:
@@ -133,7 +133,8 @@ class Display:
             return
         saved = sum(trial.epochs for group in groups for trial in group) - epochs
         runs = f" in {plural(len(groups), 'run')}" if len(groups) < num_left else ""
-        self.say(f"training {num_left} of {plural(num_trials, 'trial')}{runs}: {plural(epochs, 'epoch')}"
+        at_most = "a race, at most " if is_race else ""
+        self.say(f"training {num_left} of {plural(num_trials, 'trial')}{runs}: {at_most}{plural(epochs, 'epoch')}"
                  f"{f' (trajectories save {saved})' if saved else ''}")
 
     def trial(self, trial: Trial, epoch: int, num_steps: int, done: int) -> None:

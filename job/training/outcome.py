@@ -5,6 +5,7 @@ import functools
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from job.data.batches import Batches
 from job.data.pack import Passport
@@ -23,6 +24,7 @@ from job.training.machine import Machine
 from job.training.model import state_copy
 from job.training.records import Records
 from job.training.rows import finished_row, set_failed_aside
+from job.training.rungs import Out
 from job.training.state import State
 from job.training.stopping import why_best, why_ended
 from job.trial import Trial
@@ -53,22 +55,31 @@ def write_shorter_rows(sweep: Folder, shorter: Sequence[Trial], longest: Trial, 
     """
     ending = [trial for trial in shorter if state.step == 0 and state.history and has_ended(trial, state.history)]
     for trial in ending:
-        finished = functools.partial(finished_row, sweep, trial, records.passport)
-        patiently(records.lease.confirm, records.display.say, records.pause)
-        try:
-            lease = claim(sweep, trial_work(trial.trial), finished, records.display.say, wait=False,
-                          pause=records.pause, settings=asdict(trial), pack_hash=records.passport.pack_hash)
-        except Busy as error:
-            records.display.say(f"{error}; that process writes its row")
-            continue
-        if lease:
-            with held(lease):
-                set_failed_aside(sweep, trial, lease)
-                trial_records = replace(records, trial=trial, lease=lease)
-                trial_records.catch_up(state)
-                row = publish(sweep, trial, state, trial_records, lease, trained_by=longest.trial)
-                records.display.row(row, already=False)
+        write_shorter_row(sweep, trial, longest, state, records)
     return [trial for trial in shorter if trial not in ending and trial.epochs > state.epoch]
+
+
+def write_shorter_row(sweep: Folder, trial: Trial, longest: Trial, state: State, records: Records,
+                      out: Out | None = None) -> None:
+    """Write the row of one shorter trial of a trajectory, unless another process has done so or is training it.
+
+    out: what puts the longest trial, and so this one, out of the race.
+    """
+    finished = functools.partial(finished_row, sweep, trial, records.passport)
+    patiently(records.lease.confirm, records.display.say, records.pause)
+    try:
+        lease = claim(sweep, trial_work(trial.trial), finished, records.display.say, wait=False,
+                      pause=records.pause, settings=asdict(trial), pack_hash=records.passport.pack_hash)
+    except Busy as error:
+        records.display.say(f"{error}; that process writes its row")
+        return
+    if lease:
+        with held(lease):
+            set_failed_aside(sweep, trial, lease)
+            trial_records = replace(records, trial=trial, lease=lease)
+            trial_records.catch_up(state)
+            row = publish(sweep, trial, state, trial_records, lease, longest.trial, out)
+            records.display.row(row, already=False)
 
 
 def has_ended(trial: Trial, history: Sequence[Epoch]) -> bool:
@@ -76,11 +87,17 @@ def has_ended(trial: Trial, history: Sequence[Epoch]) -> bool:
     return len(history) == trial.epochs or (len(history) < trial.epochs and bool(why_ended(trial, history)))
 
 
-def publish(sweep: Folder, trial: Trial, state: State, records: Records, lease: Lease, trained_by: str = "") -> Row:
-    """Write the trial's results, its row last; return the row that the sweep now has."""
-    row, predictions = conclude(trial, state, records.batches, records.machine, records.passport)
+def publish(sweep: Folder, trial: Trial, state: State, records: Records, lease: Lease, trained_by: str = "",
+            out: Out | None = None) -> Row:
+    """Write the trial's results, its row last; return the row that the sweep now has. out: of a raced trial, why."""
+    if out:
+        row = row_of_state(trial, state, records.batches, records.machine, records.passport, status="raced",
+                           cause=out.cause, race=out.record)
+        records.end_early(state)
+    else:
+        row, predictions = conclude(trial, state, records.batches, records.machine, records.passport)
+        records.end(state, row, predictions)
     row = replace(row, trained_by=trained_by)
-    records.end(state, row, predictions)
 
     def write_row() -> Row | None:
         lease.confirm()
@@ -98,7 +115,7 @@ def publish(sweep: Folder, trial: Trial, state: State, records: Records, lease: 
 
 def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, passport: Passport) -> tuple[Row, bytes]:
     """Return the row and the predictions: a summary of the epochs, and the best and last weights evaluated."""
-    figures = summarise(state.history, state.best) | {"best_reason": why_best(trial, state.history, state.best)}
+    figures: dict[str, Any] = {}
     predictions = b""
     if state.best_weights:
         num_classes, has_test = len(passport.classes), len(batches.indices["test"]) > 0
@@ -117,11 +134,18 @@ def conclude(trial: Trial, state: State, batches: Batches, machine: Machine, pas
             figures |= figures_at_threshold(val, test, trial.recall, temperature)
         predictions = predictions_csv({"val": val, "test": test}, batches, passport.classes, temperature)
     diverged = bool(state.history) and state.history[-1].diverged
-    row = Row(settings=asdict(trial), status="diverged" if diverged else "done", cause=why_ended(trial, state.history),
-              **figures, num_train=len(batches.indices["train"]), num_val=len(batches.indices["val"]),
-              num_test=len(batches.indices["test"]), device=machine.name, precision_used=machine.precision,
-              features=state.features, started_at=state.started_at, **circumstances(passport))
-    return row, predictions
+    status, cause = "diverged" if diverged else "done", why_ended(trial, state.history)
+    return row_of_state(trial, state, batches, machine, passport, status=status, cause=cause, **figures), predictions
+
+
+def row_of_state(trial: Trial, state: State, batches: Batches, machine: Machine, passport: Passport,
+                 **outcome: Any) -> Row:
+    """Return a row with the trial's settings, the figures of its epochs, and where it was trained."""
+    figures = summarise(state.history, state.best) | {"best_reason": why_best(trial, state.history, state.best)}
+    return Row(settings=asdict(trial), **figures, **outcome, num_train=len(batches.indices["train"]),
+               num_val=len(batches.indices["val"]), num_test=len(batches.indices["test"]), device=machine.name,
+               precision_used=machine.precision, features=state.features, started_at=state.started_at,
+               **circumstances(passport))
 
 
 def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches, classes: Sequence[str],

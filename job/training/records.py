@@ -150,3 +150,8 @@ class Records:
             self.put("best.safetensors", weights_to_bytes(state.best_weights, about))
         self.put(file_name(state.epoch + 1), end_events(row, shown))
         self.outbox.flush(self.patience_seconds)
+
+    def end_early(self, state: State) -> None:
+        """Write the whole table of epochs of a raced trial, and wait until storage has it, and the checkpoint."""
+        self.put(epochs_file(len(state.history)), epochs_to_csv(state.history).encode())
+        self.outbox.flush(self.patience_seconds)

@@ -2,7 +2,7 @@
 
 import contextlib
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from job.data.pack import Passport
@@ -45,7 +45,7 @@ def failure_as_row(sweep: Folder, trial: Trial, passport: Passport, display: Dis
 
 
 def finished_row(sweep: Folder, trial: Trial, passport: Passport) -> Row | None:
-    """Return the row of a trial that is done or diverged; raises BadConfig if it has other settings or another pack."""
+    """Return the row of a trial that has ended well; raises BadConfig if it has other settings or another pack."""
     row = read_row(sweep, trial.trial)
     if not row or row.status == "failed":
         return None
@@ -75,10 +75,21 @@ def failure_since(sweep: Folder, trial: Trial, failed_before: Mapping[str, Row])
 
 def set_failed_aside(sweep: Folder, trial: Trial, lease: Lease) -> None:
     """Rename the row of a failed trial to failed-NUMBER.json, so that the trial is tried again."""
-    name = trial_file(trial.trial, "row.json")
     row = read_row(sweep, trial.trial)
     if row and row.status == "failed":
-        number = sum(1 for _ in sweep.names(trial_file(trial.trial, "failed-"))) + 1
-        sweep.write(trial_file(trial.trial, f"failed-{number}.json"), row_to_json(row).encode())
-        lease.guard()
-        sweep.delete(name)
+        set_aside(sweep, row, lease.guard)
+
+
+def set_aside(sweep: Folder, row: Row, guard: Callable[[], None] = lambda: None) -> None:
+    """Rename a row to STATUS-NUMBER.json, so that its trial is trained again or trained on."""
+    number = sum(1 for _ in sweep.names(trial_file(row.trial, f"{row.status}-"))) + 1
+    sweep.write(trial_file(row.trial, f"{row.status}-{number}.json"), row_to_json(row).encode())
+    guard()
+    sweep.delete(trial_file(row.trial, "row.json"))
+
+
+def set_raced_aside(sweep: Folder, trials: Sequence[Trial], passport: Passport) -> None:
+    """Rename the rows of raced trials, so that these go on from their checkpoints; raises as `finished_row` does."""
+    for trial in trials:
+        if (row := finished_row(sweep, trial, passport)) and row.status == "raced":
+            set_aside(sweep, row)

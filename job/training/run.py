@@ -26,8 +26,10 @@ from job.training.fit import fit
 from job.training.imagenet import imagenet_weights, stored_bytes, stored_weights
 from job.training.machine import Machine, choose_machine
 from job.training.model import build_model
-from job.training.outcome import publish, write_shorter_rows
+from job.training.outcome import publish, write_shorter_row, write_shorter_rows
+from job.training.racing import check_race
 from job.training.records import Records
+from job.training.rungs import Race
 from job.training.state import State, new_state
 from job.training.weights import parse_weights
 from job.trial import Trial
@@ -36,11 +38,11 @@ Parsed = TypeVar("Parsed")
 
 
 def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, lease: Lease, display: Display,
-          stop: threading.Event) -> Row:
+          stop: threading.Event, race: Race) -> Row:
     """Train the last of these trials under its lease, and return its row; the shorter ones get theirs on the way.
 
     The order of resuming: row exists -> done; last checkpoint -> resume; initial weights -> start. Raises Stopped, with
-    the state saved, once `stop` is set.
+    the state saved, once `stop` is set, and Paused where the trial waits at a rung.
     """
     trial = trials[-1]
     with gpu_errors(trial), contextlib.closing(Outbox(sweep, display.say, lease.guard)) as outbox:
@@ -56,15 +58,20 @@ def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, lease: Lea
         records = Records(trial, passport, outbox, lease, machine, display, stop, batches)
         records.begin(state)
         shorter = write_shorter_rows(sweep, trials[:-1], trial, state, records)
-        for epoch in fit(trial, state, batches, machine, records.tick, display.say):
+        out = check_race(race, trial, state, records)
+        for epoch in fit(trial, state, batches, machine, records.tick, display.say) if not out else ():
             display.epoch(trial, epoch)
             records.epoch(state)
             # Before the next epoch's checkpoint, so that no resume starts beyond a missing row.
             shorter = write_shorter_rows(sweep, shorter, trial, state, records)
+            if out := check_race(race, trial, state, records):
+                break
         if stop.is_set() or lease.taken_over.is_set():
             records.save_and_stop(state)
         records.last_checkpoint(state)
-        row = publish(sweep, trial, state, records, lease)
+        for other in shorter if out else ():
+            write_shorter_row(sweep, other, trial, state, records, out)
+        row = publish(sweep, trial, state, records, lease, out=out)
         display.end()
         display.row(row, already=False)
         return row

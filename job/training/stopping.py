@@ -54,3 +54,12 @@ def is_better(trial: Trial, epoch: Epoch, best: Epoch | None) -> bool:
         return True
     new, old = getattr(epoch, trial.best_monitor), getattr(best, trial.best_monitor)
     return bool(new > old if is_max(trial.best_monitor, trial.best_mode) else new < old)
+
+
+def best_of(trial: Trial, epochs: Sequence[Epoch]) -> Epoch | None:
+    """Return the best epoch by the figure that the trial monitors; None if no epoch has a finite loss."""
+    best = None
+    for epoch in epochs:
+        if not epoch.diverged and is_better(trial, epoch, best):
+            best = epoch
+    return best

@@ -5,19 +5,23 @@ import gc
 import os
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from job.data.pack import Passport
 from job.errors import AccessDenied, JobError, Stopped, SweepRemoved, TakenOver, TryAgain
+from job.folder.attempts import Watch
 from job.folder.groups import trajectories
-from job.folder.lease import Busy
+from job.folder.lease import POLL_SECONDS, Busy
 from job.folder.storage import Folder
 from job.record import Row
 from job.training.claimed import run_trial
 from job.training.display import Display, Position
-from job.training.rows import failed_rows, failure_since, finished_row
+from job.training.options import SweepOptions
+from job.training.rows import failed_rows, failure_since, finished_row, set_raced_aside
+from job.training.rungs import Paused, Race
 from job.trial import Trial
 
 STOPPED = "stopped by a signal; finished trials have their rows, and the same command trains the others"
@@ -45,15 +49,17 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 def run_sweep(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display,
-              independent: bool = False) -> dict[str, JobError]:
+              options: SweepOptions) -> dict[str, JobError]:
     """Show which trials have their rows, and train the others; return the failures by trial, as `train_left` does."""
-    left = show_left(sweep, trials, passport, display, independent)
-    return train_left(sweep, left, passport, display, independent, failed_rows(sweep, left))
+    left = show_left(sweep, trials, passport, display, options)
+    return train_left(sweep, left, passport, display, options, failed_rows(sweep, left))
 
 
 def show_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display,
-              independent: bool) -> list[Trial]:
+              options: SweepOptions) -> list[Trial]:
     """Show the rows that exist and what is left to train; return the trials that are left, failed ones included."""
+    if options.race == "to-the-end":
+        set_raced_aside(sweep, trials, passport)
     left = []
     for trial in trials:
         if row := finished_row(sweep, trial, passport):
@@ -61,22 +67,23 @@ def show_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
         else:
             left.append(trial)
     if len(trials) > 1:
-        display.runs(groups_of(left, independent), len(trials))
+        display.runs(groups_of(left, options), len(trials), options.race != "off")
     display.position = Position(num_trials=len(trials))
     return left
 
 
-def groups_of(trials: Sequence[Trial], independent: bool) -> list[list[Trial]]:
+def groups_of(trials: Sequence[Trial], options: SweepOptions) -> list[list[Trial]]:
     """Return the trials that are trained together: trajectories, or with `independent` each trial alone."""
-    return [[trial] for trial in trials] if independent else trajectories(trials)
+    return [[trial] for trial in trials] if options.independent else trajectories(trials)
 
 
-def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, independent: bool,
+def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, options: SweepOptions,
                failed_before: Mapping[str, Row]) -> dict[str, JobError]:
     """Train the trials that have no row, and return the failures by trial; raises Stopped, TryAgain or AccessDenied.
 
-    Trials that other processes train come last, so that several processes can share one sweep. `failed_before` are the
-    rows of failed trials to try again; a trial that fails meanwhile in another process is not tried here.
+    Trials that other processes train come last, so that several processes can share one sweep. In a race the trials
+    with the fewest rungs behind them come first, and one whose rung is not decided is left for later. `failed_before`
+    are the rows of failed trials to try again; a trial that fails meanwhile in another process is not tried here.
     """
     failures: dict[str, JobError] = {}
 
@@ -85,20 +92,19 @@ def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displ
             failures[trial.trial] = error
         return trial.trial not in failures and not finished_row(sweep, trial, passport)
 
+    race = Race(sweep, options.race, display.say, [group[-1] for group in groups_of(trials, options)], is_left)
     with stop_signals() as stop:
-        wait = False
+        turns = Turns(sweep, passport, display, stop, failed_before, race, failures)
         while left := [trial for trial in trials if is_left(trial)]:
-            groups = groups_of(left, independent)
+            groups = sorted(groups_of(left, options), key=lambda group: race.num_rungs(group[-1].trial))
             busy: list[list[Trial]] = []
-            wait = wait or len(groups) == 1
+            turns.wait = turns.wait or len(groups) == 1
             for number, group in enumerate(groups):
                 show_position(display, group, [*busy, *groups[number:]])
                 # Asked again, because another process may have finished it meanwhile.
-                if is_left(group[-1]) and not run_group(sweep, group, passport, display, stop, failed_before, wait,
-                                                        failures):
+                if is_left(group[-1]) and (race.is_waiting(group[-1].trial) or not turns.take(group)):
                     busy.append(group)
-            # If other processes train all that is left, wait for them.
-            wait = len(busy) == len(groups)
+            turns.rest(len(busy) == len(groups))
         if stop.is_set():
             raise Stopped(STOPPED)
     return failures
@@ -111,27 +117,59 @@ def show_position(display: Display, group: Sequence[Trial], left: Sequence[Seque
                                other_epochs=epochs_left - group[-1].epochs)
 
 
-def run_group(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
-              failed_before: Mapping[str, Row], wait: bool, failures: dict[str, JobError]) -> bool:
-    """Run one trial or trajectory, noting a failure of its longest trial; return False if another process trains it."""
-    name = trials[-1].trial
-    if stop.is_set():
-        raise Stopped(f"stopped by a signal before trial {name}; the same command trains it")
-    try:
-        run_trial(sweep, trials, passport, display, stop, failed_before, wait)
-    except Busy:
-        return False
-    except TakenOver as error:
-        display.say(f"{error}; the trial comes up again at the end")
-        return False
-    except Stopped as error:
-        raise Stopped(f"trial {name}: {error}") from None
-    except (TryAgain, AccessDenied, SweepRemoved):
-        raise
-    except JobError as error:
-        display.say(f"trial {name}  FAILED: {error}")
-        # A copy: the error itself would keep the frames of the failed trial, and so its memory, during the next trials.
-        failures[name] = type(error)(f"trial {name}: {error}")
-    finally:
-        gc.collect()
-    return True
+@dataclass
+class Turns:
+    """The turns of this process: one trial or trajectory after another, each until it ends or pauses.
+
+    wait: whether to wait for the process that trains the next one, if another one does.
+    """
+
+    sweep: Folder
+    passport: Passport
+    display: Display
+    stop: threading.Event
+    failed_before: Mapping[str, Row]
+    race: Race
+    failures: dict[str, JobError]
+    wait: bool = False
+    watches: dict[str, Watch] = field(default_factory=lambda: defaultdict(Watch))
+
+    def take(self, trials: Sequence[Trial]) -> bool:
+        """Run one trial or trajectory, noting a failure of its longest; return False if another process trains it."""
+        name, display = trials[-1].trial, self.display
+        if self.stop.is_set():
+            raise Stopped(f"stopped by a signal before trial {name}; the same command trains it")
+        try:
+            run_trial(self.sweep, trials, self.passport, display, self.stop, self.failed_before, self.race,
+                      self.wait and self.race.mode != "together", self.watches[name])
+        except Busy:
+            return False
+        except Paused as error:
+            display.say(f"trial {name}  {error}")
+        except TakenOver as error:
+            display.say(f"{error}; the trial comes up again at the end")
+            return False
+        except Stopped as error:
+            raise Stopped(f"trial {name}: {error}") from None
+        except (TryAgain, AccessDenied, SweepRemoved):
+            raise
+        except JobError as error:
+            display.say(f"trial {name}  FAILED: {error}")
+            # A copy: the error itself would keep the frames of the failed trial, and so its memory, during the next.
+            self.failures[name] = type(error)(f"trial {name}: {error}")
+        finally:
+            gc.collect()
+            if not gc.get_freeze_count():
+                # What is left now is torch's own, for good; to look at it again would take 0.3 s each turn.
+                gc.freeze()
+        return True
+
+    def rest(self, is_idle: bool) -> None:
+        """After all turns, of which an idle process had none: wait for the trials of other processes.
+
+        Without a race it waits for one of these trials; in a race, where any of them may decide a rung, it looks again.
+        """
+        if self.race.mode != "together":
+            self.wait = is_idle
+        elif is_idle and self.stop.wait(POLL_SECONDS):
+            raise Stopped(STOPPED)

@@ -25,6 +25,7 @@ from job.folder.storage import Folder, open_folder
 from job.record import Row
 from job.training.display import Display, Position, open_display
 from job.training.mps import shared_gpus
+from job.training.options import SweepOptions
 from job.trial import Trial
 
 POLL_SECONDS = 0.2
@@ -53,7 +54,7 @@ def mig_instances() -> list[str]:
     return []
 
 
-def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, independent: bool,
+def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, options: SweepOptions,
                 num_workers: int) -> dict[str, JobError]:
     """Run a sweep in `num_workers` processes, 0 meaning one per GPU; return the failures, by trial.
 
@@ -64,13 +65,13 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
     from job.training.sweep import groups_of, show_left, stop_signals, train_left
 
     devices = gpus()
-    left = show_left(sweep, trials, passport, display, independent)
-    groups = groups_of(left, independent)
+    left = show_left(sweep, trials, passport, display, options)
+    groups = groups_of(left, options)
     num_workers = min(num_workers or len(devices), len(groups))
     # Read before any worker starts: a late worker would take a failure of this run for one of an earlier run.
     failed_before = failed_rows(sweep, left)
     if num_workers <= 1:
-        return train_left(sweep, left, passport, display, independent, failed_before)
+        return train_left(sweep, left, passport, display, options, failed_before)
     # The longest first, so that the sweep does not end with one long trial on one worker.
     groups.sort(key=lambda group: -group[-1].epochs)
     position = replace(display.position, num_workers=num_workers)
@@ -80,7 +81,7 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
         for number in range(num_workers):
             order = [trial for group in [*groups[number:], *groups[:number]] for trial in group]
             environment = environment_of(number, num_workers, devices) | variables
-            workers.append(Worker(environment, sweep.uri, order, passport, position, independent, failed_before))
+            workers.append(Worker(environment, sweep.uri, order, passport, position, options, failed_before))
         wait_for(workers, stop)
     return failures_of(workers, sweep, left)
 
@@ -147,7 +148,7 @@ class Worker:
 
 
 def run_worker(sender: Connection, environment: dict[str, str], uri: str, trials: Sequence[Trial], passport: Passport,
-               position: Position, independent: bool, failed_before: Mapping[str, Row]) -> None:
+               position: Position, options: SweepOptions, failed_before: Mapping[str, Row]) -> None:
     """Train trials in this process; send their failures, or the error that ended it."""
     os.environ.update(environment)
     # Ctrl-C signals the whole process group; only the main process shall get it, and it stops the workers.
@@ -166,7 +167,7 @@ def run_worker(sender: Connection, environment: dict[str, str], uri: str, trials
     with open_display(in_worker=True) as display:
         display.position = position
         try:
-            sender.send(train_left(open_folder(uri), trials, passport, display, independent, failed_before))
+            sender.send(train_left(open_folder(uri), trials, passport, display, options, failed_before))
         except JobError as error:
             # If the main process was killed, nobody reads it.
             with contextlib.suppress(BrokenPipeError):

@@ -12,6 +12,7 @@ from job.folder.layout import read_row
 from job.folder.storage import open_folder
 from job.training import device
 from job.training.display import open_display
+from job.training.options import SweepOptions
 from job.training.sweep import run_sweep
 from job.training.workers import environment_of, gpus, mig_instances
 from job.trial import Trial
@@ -96,9 +97,9 @@ def test_failing_gpu_ends_the_sweep_without_a_failed_row_and_a_fresh_process_tra
         with monkeypatch.context() as changed:
             changed.setattr("job.training.fit.train_step", fail)
             with pytest.raises(TryAgain, match=r"the GPU failed \(CUDA error: an illegal memory access"):
-                run_sweep(sweep, trials, passport, display)
+                run_sweep(sweep, trials, passport, display, SweepOptions())
         assert not any(read_row(sweep, trial.trial) for trial in trials)
-        assert run_sweep(sweep, trials, passport, display) == {}
+        assert run_sweep(sweep, trials, passport, display, SweepOptions()) == {}
 
 
 @pytest.mark.parametrize("text", ["0", "1.5", "-1", "half", "nan"])

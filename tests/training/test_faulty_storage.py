@@ -12,6 +12,7 @@ from openpyxl import load_workbook
 
 from job.folder.storage import open_folder
 from job.results.sweep import open_sweep
+from job.training.options import SweepOptions
 from proxy import Fault, What, proxy_to
 from support import ROOT, S3, Grid, environment, job, row, start_job, timeless, wait_for_line
 
@@ -117,7 +118,7 @@ def test_pack_that_is_removed_between_trials_begins_no_other(
     (spare_sweep / "pack" / "passport.json").unlink()
     attempts = len(list((spare_sweep / "trials" / "1" / "attempts").iterdir()))
     with open_display() as display, pytest.raises(SweepRemoved):
-        train_left(folder, trials, passport, display, False, {})
+        train_left(folder, trials, passport, display, SweepOptions(), {})
     assert len(list((spare_sweep / "trials" / "1" / "attempts").iterdir())) == attempts
 
 

@@ -9,6 +9,7 @@ from job.data.sizes import resize_side
 from job.folder.storage import open_folder
 from job.training.display import open_display
 from job.training.mps import CONTROL, shared_gpus
+from job.training.options import SweepOptions
 from job.training.workers import run_workers
 from job.trial import Trial
 
@@ -81,6 +82,6 @@ def test_workers_of_one_gpu_find_the_service(
                     model="mlp") for number in (1, 2)]
     monkeypatch.setattr("job.training.workers.gpus", lambda: ["0"])
     with open_display() as display:
-        assert run_workers(sweep, trials, passport, display, False, 2) == {}
+        assert run_workers(sweep, trials, passport, display, SweepOptions(), 2) == {}
     assert [line.split()[1] for line in log.read_text().splitlines()] == [
         "-d", "get_default_active_thread_percentage", "quit"]

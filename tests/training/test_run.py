@@ -16,6 +16,7 @@ from job.folder.grid import parse_grid
 from job.folder.local import LocalFolder
 from job.folder.storage import open_folder
 from job.process import process_id
+from job.training.rungs import Race
 from support import S3, Grid, job, start_job, wait_for_line
 
 
@@ -183,5 +184,5 @@ def test_keys_that_may_not_write_fail_before_training(spare_sweep: Path, monkeyp
     trial = parse_grid((spare_sweep / "grid.csv").read_text())[0]
     began = time.monotonic()
     with pytest.raises(AccessDenied), Display(Console(quiet=True)) as display:
-        run_trial(folder, [trial], passport, display, threading.Event(), {})
+        run_trial(folder, [trial], passport, display, threading.Event(), {}, Race(folder, "off", display.say))
     assert time.monotonic() - began < 60

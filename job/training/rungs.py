@@ -1,0 +1,218 @@
+"""The rungs of a sweep folder, and the race as one process sees it: pure decisions over files that never change.
+
+No process decides for another, and none waits for a process that died: who reads the same rungs decides the same.
+"""
+
+import base64
+import binascii
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from job.errors import BadConfig, MissingInput, TryAgain
+from job.folder.layout import RACE, read_parsed, trial_file
+from job.folder.storage import Folder, join
+from job.folder.untrusted import MOST_EPOCHS, bounded_json, check_types, in_range
+from job.training.race import Place, Rung, places, rungs_of
+from job.trial import MODES, MONITORS, NAME_PATTERN, Trial
+
+RUNG_FILE = re.compile(r"trials/([^/]+)/rungs/([0-9]{4,7})\.json", re.ASCII)
+MOST_RUNG_BYTES = 4 << 20
+# A look lists the folder; this is the largest share of the time that looks may take.
+MOST_LOOK_SHARE = 0.02
+THREADS = 16
+# off: no race. together: the trials of a sweep, which pause at their rungs. alone: a trial that never waits, such as a
+# pod's. to-the-end: the rungs are written, and no trial is stopped.
+Mode = Literal["off", "together", "alone", "to-the-end"]
+
+
+@dataclass(frozen=True)
+class Out:
+    """What puts a trial out of the race: in words, and as its row records it (`Place.as_record`)."""
+
+    cause: str
+    record: dict[str, Any]
+
+
+class Paused(TryAgain):
+    """The trial waits at its rung until the others are there."""
+
+
+def remember_race(sweep: Folder, wanted: bool | None) -> bool:
+    """Return whether the trials of a sweep race, which its folder remembers from the first command with `wanted` on.
+
+    wanted: None if the command does not say. Raises BadConfig if trials have begun without a race.
+    """
+    if wanted:
+        refuse_late_race(sweep)
+        sweep.write_once(RACE, b'{"race": true}\n')
+    return bool(wanted) or sweep.exists(RACE)
+
+
+def refuse_late_race(sweep: Folder) -> None:
+    """Raise BadConfig if the trials of a sweep began without a race."""
+    # In this order: whoever races remembers it before the first trial begins.
+    if next(iter(sweep.names("trials/")), None) is not None and not sweep.exists(RACE):
+        raise BadConfig(f"{sweep.uri}: its trials began without a race, so --race contradicts them; leave --race out, "
+                        "or race in a new folder")
+
+
+def race_mode(sweep: Folder, wanted: bool | None, mode: Mode) -> Mode:
+    """Return how a command trains: `mode` if the sweep races, unless the command wants no race; see `remember_race`."""
+    if not remember_race(sweep, wanted):
+        return "off"
+    return "to-the-end" if wanted is False else mode
+
+
+def rung_file(trial: str, epoch: int) -> str:
+    """Return the name of the file that a trial leaves at the rung of this epoch."""
+    return trial_file(trial, f"rungs/{epoch:04d}.json")
+
+
+def parse_rung(data: bytes, trial: str, epoch: int) -> Rung:
+    """Return the rung in a file of this trial and epoch; raises ValueError, naming the key, for what cannot be one."""
+    found = bounded_json(data, MOST_RUNG_BYTES)
+    names = {spec.name for spec in fields(Rung)}
+    if not isinstance(found, dict) or not names <= found.keys():
+        raise ValueError("not what a trial leaves at a rung: a key is missing")
+    check_types(Rung, found)
+    rung = Rung(**{name: found[name] for name in names})
+    if (rung.trial, rung.epoch) != (trial, epoch):
+        raise ValueError("it is of another trial or epoch")
+    if rung.monitor not in MONITORS or rung.mode not in MODES:
+        raise ValueError("its monitor or mode is unknown")
+    in_range("num_val", rung.num_val, 0, MOST_EPOCHS * 100)
+    in_range("rung", rung.rung, 1, 2)
+    try:
+        num_bytes = len(base64.b64decode(rung.right, validate=True))
+    except binascii.Error as error:
+        raise ValueError(f"right is no base64 ({error})") from None
+    if rung.right and num_bytes != -(-rung.num_val // 8):
+        raise ValueError(f"right holds {num_bytes} bytes for {rung.num_val} images")
+    return rung
+
+
+@dataclass
+class Seen:
+    """The rungs of a sweep, read once each: (trial, epoch) -> rung; None for a file that cannot be read as one."""
+
+    sweep: Folder
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.rungs: dict[tuple[str, int], Rung | None] = {}
+        self.looked_at = self.look_seconds = 0.0
+
+    def look(self, now: bool = False) -> None:
+        """Read the rungs that are new; without `now`, only if that keeps looking within its share of the time."""
+        began = time.monotonic()
+        if not now and self.looked_at and self.look_seconds > MOST_LOOK_SHARE * (began - self.looked_at):
+            return
+        found = [(match[1], int(match[2])) for name in self.sweep.names("trials/")
+                 if (match := RUNG_FILE.fullmatch(name)) and NAME_PATTERN.fullmatch(match[1])]
+        new = [key for key in found if key not in self.rungs]
+        if new:
+            with ThreadPoolExecutor(THREADS) as pool:
+                self.rungs.update(zip(new, pool.map(lambda key: self.read(*key), new), strict=True))
+        self.looked_at = time.monotonic()
+        self.look_seconds = self.looked_at - began
+
+    def read(self, trial: str, epoch: int) -> Rung | None:
+        """Return one rung; None, and say so, if it is damaged: it neither races nor keeps others waiting."""
+        name = rung_file(trial, epoch)
+        try:
+            return read_parsed(self.sweep, name, lambda data: parse_rung(data, trial, epoch))
+        except (ValueError, MissingInput) as error:
+            self.say(f"{join(self.sweep.uri, name)}: {error}; trial {trial} is not compared at this rung")
+            return None
+
+    def add(self, rung: Rung) -> None:
+        """Write a rung, once: where the file is there already, that one holds."""
+        key = rung.trial, rung.epoch
+        if key not in self.rungs:
+            data = (json.dumps(asdict(rung)) + "\n").encode()
+            is_new = self.sweep.write_once(rung_file(*key), data)
+            self.rungs[key] = rung if is_new else self.read(*key)
+
+    def heat_of(self, rung: Rung) -> list[Rung]:
+        """Return the rungs that this one is compared with, itself included, in the order of names."""
+        return sorted((other for other in self.rungs.values() if other and other.heat == rung.heat),
+                      key=lambda other: other.trial)
+
+    def place_of(self, rung: Rung) -> Place:
+        """Return where a trial stands at this rung among those that have been there."""
+        return next(place for place in places(self.heat_of(rung)) if place.trial == rung.trial)
+
+    def last_of(self, trial: str) -> Rung | None:
+        """Return the last rung of a trial; None if it has none."""
+        return max((rung for rung in self.rungs.values() if rung and rung.trial == trial),
+                   key=lambda rung: rung.epoch, default=None)
+
+
+class Race:
+    """The race of a sweep as the process sees it that trains some of its trials.
+
+    racers: the trials that the sweep trains; with mode together a rung is decided once each of these that `is_left` to
+    train has left it or ended before.
+    """
+
+    def __init__(self, sweep: Folder, mode: Mode, say: Callable[[str], None], racers: Sequence[Trial] = (),
+                 is_left: Callable[[Trial], bool] = lambda trial: False) -> None:
+        self.seen, self.mode, self.racers, self.is_left = Seen(sweep, say), mode, racers, is_left
+        self.ended: set[str] = set()
+
+    def has_left(self, trial: str, epoch: int) -> bool:
+        """Whether a trial's rung is in the folder, for all that this process knows."""
+        return (trial, epoch) in self.seen.rungs
+
+    def num_rungs(self, trial: str) -> int:
+        """Return how many rungs the trial has behind it, as `is_waiting` last saw it; 0 without a race."""
+        rung = self.seen.last_of(trial)
+        return rung.rung if rung else 0
+
+    def leave(self, rung: Rung) -> None:
+        """Write a rung, once."""
+        self.seen.add(rung)
+
+    def num_missing(self, rung: Rung) -> int:
+        """Return how many trials are still to come to a rung."""
+        if self.mode != "together":
+            return 0
+        reach = [trial for trial in self.racers if trial.trial not in self.ended and trial.fold == rung.fold
+                 and len(epochs := rungs_of(trial)) >= rung.rung and trial.folds == rung.folds
+                 and (trial.trial, epochs[rung.rung - 1]) not in self.seen.rungs]
+        ended = {trial.trial for trial in reach if not self.is_left(trial)}
+        if ended:
+            # What these left before they ended, another process may have written since the last look.
+            self.seen.look(now=True)
+            self.ended |= ended
+        return len(reach) - len(ended)
+
+    def out(self, trial: str, epoch: int) -> Out | None:
+        """Return what puts a trial out that has this many epochs behind it: the first rung that does.
+
+        None if no rung does, or none that is decided.
+        """
+        if self.mode in ("off", "to-the-end"):
+            return None
+        self.seen.look()
+        passed = [rung for rung in self.seen.rungs.values() if rung and rung.trial == trial and rung.epoch <= epoch]
+        for rung in sorted(passed, key=lambda rung: rung.epoch):
+            if not self.num_missing(rung) and not (place := self.seen.place_of(rung)).goes_on:
+                return Out(place.why_out(), place.as_record(self.seen.heat_of(rung)))
+        return None
+
+    def is_waiting(self, trial: str) -> bool:
+        """Whether the trial stands at a rung that is not decided."""
+        if self.mode != "together":
+            return False
+        self.seen.look()
+        rung = self.seen.last_of(trial)
+        if not rung:
+            return False
+        num_missing = self.num_missing(rung)
+        return num_missing > 0 and not self.seen.place_of(rung).is_settled(num_missing)
