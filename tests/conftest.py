@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from job.data.batches import Batches
     from job.data.pack import Passport
 
-# Tests run side by side, one process per core; each, and what it starts, computes with one thread.
+# Tests run side by side; each, and what it starts, computes with one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What tests claim to the last bit is true of a CPU; tests/training/test_gpu.py is about the GPU.
 os.environ.setdefault("TRIALGRID_DEVICE", "cpu")
-
+pytest_plugins = ["races"]
 SMALL = {"image_size": "40", "batch_size": "8", "weights": "none"}
 
 

@@ -4,6 +4,7 @@ import functools
 import inspect
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from job.training.display import Display
 
 SETTINGS = [spec.name for spec in fields(Trial) if spec.name != "trial"]
+DURATION = re.compile("".join(rf"(?:([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?){unit})?" for unit in "dhms"), re.ASCII)
 SOURCE_HELP = ("A folder of class folders, or of train/ and val/ with class folders, or a CSV file of labels; "
                "a path or an s3:// URI.")
 
@@ -28,6 +30,21 @@ def not_empty(value: str) -> str:
     if not value.strip():
         raise BadConfig("the name of a folder is empty (an unset variable?); give a path or s3://bucket/folder")
     return value
+
+
+def number(kind: type, least: float = -math.inf, most: float = math.inf) -> dict[str, Any]:
+    """Return typer's settings for an option that takes a number from `least` to `most`, written as in a grid."""
+
+    def read(text: Any) -> Any:
+        try:
+            value = parse_number(kind, str(text))
+        except ValueError as error:
+            raise typer.BadParameter(f"it {error}") from None
+        if not (math.isinf(least) or least <= value <= most):
+            raise typer.BadParameter(f"it is {brief(value)}; give a number from {least:.15g} to {most:.15g}")
+        return value
+
+    return {"parser": read, "metavar": f"<{kind.__name__}>"}
 
 
 Sweep = Annotated[str, typer.Argument(
@@ -46,6 +63,14 @@ Race = Annotated[bool | None, typer.Option(
     "--race/--no-race", show_default=False,
     help="Stop trials early that are behind after a ninth and a third of their epochs; the sweep remembers it. "
          "--no-race: train the stopped ones to their ends, too.")]
+BudgetTime = Annotated[str, typer.Option(
+    "--budget", metavar="TIME", show_default=False,
+    help="The time that the command may take, such as 90m, 3h or 1d12h: no trial, and in a race no way to a rung, "
+         "begins that would overrun it.")]
+BudgetCost = Annotated[float, typer.Option(
+    "--budget-cost", show_default=False, help="The same as a cost, with --price.", **number(float, 0, 1e12))]
+Price = Annotated[float, typer.Option(help="The price of this machine per hour, in any currency.",
+                                      show_default=False, **number(float, 0, 1e12))]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text (docs/sweep-folder.md).")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="TRIALGRID_QUIET", show_envvar=False,
                                      help="Print results and errors only.")]
@@ -97,21 +122,6 @@ def as_parameter(spec: Field[Any], repeatable: bool) -> inspect.Parameter:
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def number(kind: type, least: float = -math.inf, most: float = math.inf) -> dict[str, Any]:
-    """Return typer's settings for an option that takes a number from `least` to `most`, written as in a grid."""
-
-    def read(text: Any) -> Any:
-        try:
-            value = parse_number(kind, str(text))
-        except ValueError as error:
-            raise typer.BadParameter(f"it {error}") from None
-        if not (math.isinf(least) or least <= value <= most):
-            raise typer.BadParameter(f"it is {brief(value)}; give a number from {least:.15g} to {most:.15g}")
-        return value
-
-    return {"parser": read, "metavar": f"<{kind.__name__}>"}
-
-
 def help_of(spec: Field[Any]) -> str:
     """Return a field's help text, with its default unless that is empty."""
     shown = "no" if spec.default is False else spec.default
@@ -142,6 +152,21 @@ def image_options(values: dict[str, Any]) -> dict[str, Any]:
     found = given(values, ImageOptions)
     make(ImageOptions, found)
     return found
+
+
+def budget_seconds(time: str, cost: float, price: float) -> float:
+    """Return the seconds that a budget allows, infinity without one; raises BadConfig."""
+    if bool(cost) != bool(price) or (time and cost):
+        raise BadConfig("give --budget TIME, or --budget-cost with the --price of an hour, or neither")
+    if cost:
+        return cost / price * 3600
+    if not time:
+        return math.inf
+    found = DURATION.fullmatch(time)
+    parts = [float(part or 0) for part in found.groups()] if found else []
+    if not any(parts):
+        raise BadConfig(f"--budget {time!r}: give a time such as 45s, 90m, 3h or 1d12h")
+    return sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=True))
 
 
 def display(to_stderr: bool = False) -> "Display":

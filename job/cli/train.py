@@ -1,6 +1,7 @@
 """Commands that prepare and train: sweep, plan, prepare, train, weights."""
 
 import shlex
+import time
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -9,11 +10,15 @@ import typer
 from job.cli.options import (
     SOURCE_HELP,
     AsJson,
+    BudgetCost,
+    BudgetTime,
     Grid,
     Images,
     Independent,
+    Price,
     Race,
     Sweep,
+    budget_seconds,
     command,
     display,
     given,
@@ -39,7 +44,7 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
           workers: Annotated[int, typer.Option(
               help="Processes that share the trials, 64 at most; 0: one per GPU. More than one per GPU share it; "
                    "without a GPU they share the cores.", **number(int, 0, 64))] = 0,
-          **values: Any) -> None:
+          budget: BudgetTime = "", budget_cost: BudgetCost = 0, price: Price = 0, **values: Any) -> None:
     """Run the whole sweep on this machine: pack, trials, gather.
 
     Makes the pack if there is none, and trains each trial of the grid that has no row. Run it again to resume. Several
@@ -47,12 +52,14 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
     """
     from job.data.prepare import ensure_pack, refuse_before_packing
     from job.folder.grid import load_grid
+    from job.folder.layout import trials_with
     from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_patiently
     from job.training.options import SweepOptions
     from job.training.rungs import race_mode
 
-    options, folder = image_options(values), open_patiently(sweep)
+    options, ends_at = image_options(values), time.time() + budget_seconds(budget, budget_cost, price)
+    folder = open_patiently(sweep)
     trials, adopt = load_grid(folder, grid)
     refuse_changed_settings(folder, trials)
     refuse_before_packing(folder, images, options, trials)
@@ -65,9 +72,10 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
         # Importing torch takes seconds: every fault that is found without it is reported before.
         from job.training.workers import run_workers
 
-        how = SweepOptions(independent=independent, race=mode)
+        how = SweepOptions(independent=independent, race=mode, ends_at=ends_at)
         failures = run_workers(folder, trials, passport, show, how, workers)
-    print_summary(sweep)
+    if trials_with(folder, "row.json"):
+        print_summary(sweep)
     if failures:
         first = next(failures[trial.trial] for trial in trials if trial.trial in failures)
         raise type(first)(f"{len(failures)} of {len(trials)} trials failed; the first: {first}")
@@ -155,8 +163,7 @@ def shorter_trial(longest: Trial, text: str) -> tuple[str, Trial]:
 
 @command(app, ImageOptions)
 def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False,
-         price: Annotated[float, typer.Option(help="The price of this machine per hour, in any currency.",
-                                              show_default=False, **number(float, 0, 1e12))] = 0,
+         price: Price = 0,
          json: AsJson = False, **values: Any) -> None:
     """Estimate time, memory and cost of a sweep.
 

@@ -17,6 +17,7 @@ from job.folder.groups import trajectories
 from job.folder.lease import POLL_SECONDS, Busy
 from job.folder.storage import Folder
 from job.record import Row
+from job.training.budget import Budget
 from job.training.claimed import run_trial
 from job.training.display import Display, Position
 from job.training.options import SweepOptions
@@ -86,15 +87,18 @@ def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displ
     are the rows of failed trials to try again; a trial that fails meanwhile in another process is not tried here.
     """
     failures: dict[str, JobError] = {}
+    budget = Budget(sweep, passport, options, display)
 
     def is_left(trial: Trial) -> bool:
+        if trial.trial in budget.refused:
+            return False
         if trial.trial not in failures and (error := failure_since(sweep, trial, failed_before)):
             failures[trial.trial] = error
         return trial.trial not in failures and not finished_row(sweep, trial, passport)
 
     race = Race(sweep, options.race, display.say, [group[-1] for group in groups_of(trials, options)], is_left)
     with stop_signals() as stop:
-        turns = Turns(sweep, passport, display, stop, failed_before, race, failures)
+        turns = Turns(sweep, passport, display, stop, failed_before, race, budget, failures)
         while left := [trial for trial in trials if is_left(trial)]:
             groups = sorted(groups_of(left, options), key=lambda group: race.num_rungs(group[-1].trial))
             busy: list[list[Trial]] = []
@@ -102,7 +106,8 @@ def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displ
             for number, group in enumerate(groups):
                 show_position(display, group, [*busy, *groups[number:]])
                 # Asked again, because another process may have finished it meanwhile.
-                if is_left(group[-1]) and (race.is_waiting(group[-1].trial) or not turns.take(group)):
+                if is_left(group[-1]) and (race.is_waiting(group[-1].trial)
+                                           or (budget.allows(group) and not turns.take(group))):
                     busy.append(group)
             turns.rest(len(busy) == len(groups))
         if stop.is_set():
@@ -130,6 +135,7 @@ class Turns:
     stop: threading.Event
     failed_before: Mapping[str, Row]
     race: Race
+    budget: Budget
     failures: dict[str, JobError]
     wait: bool = False
     watches: dict[str, Watch] = field(default_factory=lambda: defaultdict(Watch))
@@ -140,8 +146,9 @@ class Turns:
         if self.stop.is_set():
             raise Stopped(f"stopped by a signal before trial {name}; the same command trains it")
         try:
-            run_trial(self.sweep, trials, self.passport, display, self.stop, self.failed_before, self.race,
-                      self.wait and self.race.mode != "together", self.watches[name])
+            with self.budget.timed(trials[-1]):
+                run_trial(self.sweep, trials, self.passport, display, self.stop, self.failed_before, self.race,
+                          self.wait and self.race.mode != "together", self.watches[name])
         except Busy:
             return False
         except Paused as error:
@@ -159,9 +166,6 @@ class Turns:
             self.failures[name] = type(error)(f"trial {name}: {error}")
         finally:
             gc.collect()
-            if not gc.get_freeze_count():
-                # What is left now is torch's own, for good; to look at it again would take 0.3 s each turn.
-                gc.freeze()
         return True
 
     def rest(self, is_idle: bool) -> None:

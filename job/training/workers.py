@@ -61,6 +61,7 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
     It starts no more workers than there are trials or trajectories left; a single one runs in this process. Each worker
     has one GPU if there are several GPUs; otherwise the workers share the GPU or the cores.
     """
+    from job.training.budget import say_untrained
     from job.training.rows import failed_rows
     from job.training.sweep import groups_of, show_left, stop_signals, train_left
 
@@ -71,7 +72,9 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
     # Read before any worker starts: a late worker would take a failure of this run for one of an earlier run.
     failed_before = failed_rows(sweep, left)
     if num_workers <= 1:
-        return train_left(sweep, left, passport, display, options, failed_before)
+        failures = train_left(sweep, left, passport, display, options, failed_before)
+        say_untrained(sweep, left, display, options)
+        return failures
     # The longest first, so that the sweep does not end with one long trial on one worker.
     groups.sort(key=lambda group: -group[-1].epochs)
     position = replace(display.position, num_workers=num_workers)
@@ -83,6 +86,7 @@ def run_workers(sweep: Folder, trials: Sequence[Trial], passport: Passport, disp
             environment = environment_of(number, num_workers, devices) | variables
             workers.append(Worker(environment, sweep.uri, order, passport, position, options, failed_before))
         wait_for(workers, stop)
+    say_untrained(sweep, left, display, options)
     return failures_of(workers, sweep, left)
 
 
@@ -117,7 +121,8 @@ def failures_of(workers: Sequence["Worker"], sweep: Folder, trials: Sequence[Tri
     for worker in workers:
         if isinstance(worker.outcome, JobError):
             raise worker.outcome
-    if without_row := [trial.trial for trial in trials if not read_row(sweep, trial.trial)]:
+    was_killed = any(worker.outcome is None for worker in workers)
+    if was_killed and (without_row := [trial.trial for trial in trials if not read_row(sweep, trial.trial)]):
         raise TryAgain(f"trial {without_row[0]} has no row: its worker was killed, most often because memory ran out; "
                        "the same command resumes it")
     failures = [item for worker in workers if isinstance(worker.outcome, dict) for item in worker.outcome.items()]

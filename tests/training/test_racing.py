@@ -1,73 +1,14 @@
 """A race of real trials: who stops is the same whoever trains them, and what was stopped goes on to the same bits."""
 
 import json
-import os
 import re
-import shutil
-import signal
 import time
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from job.folder.storage import open_folder
-from job.record import CLOCKS_AND_HOST
 from job.training.rungs import Seen
-from support import S3, job, row, start_job, wait_for_line
-
-NAMES = [str(number) for number in range(1, 11)]
-# A resnet18 that forgets what it learned.
-SLOW = "1,1.0,9,constant,8,40,none,resnet18,100-50-25-12-6,0"
-LINES = [(lr, schedule) for lr in (0.5, 0.05, 0.01, 0.001, 0.00001) for schedule in ("constant", "cosine")]
-
-
-def grid_text(num: int = 10, epochs: int = 9) -> str:
-    lines = [f"{i},{lr},{epochs},{schedule},8,16,none,mlp,16,0" for i, (lr, schedule) in enumerate(LINES[:num], 1)]
-    return "\n".join(["trial,lr,epochs,schedule,batch_size,image_size,weights,model,hidden,crop", *lines]) + "\n"
-
-
-@pytest.fixture(scope="session")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten trials of nine epochs, whose rungs are after the second and the third."""
-    path = tmp_path_factory.mktemp("race") / "grid.csv"
-    path.write_text(grid_text())
-    return path
-
-
-@pytest.fixture(scope="session")
-def never_raced(shapes: Path, grid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same trials, each trained to its end; no test may change it."""
-    sweep = tmp_path_factory.mktemp("never") / "sweep"
-    assert job("sweep", "--images", shapes, "--grid", grid, sweep).code == 0
-    return sweep
-
-
-@pytest.fixture(scope="session")
-def raced(shapes: Path, grid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A race of these trials in one process; no test may change it."""
-    sweep = tmp_path_factory.mktemp("raced") / "sweep"
-    done = job("sweep", "--images", shapes, "--grid", grid, "--race", sweep)
-    assert done.code == 0, done.err
-    (sweep.parent / "out.txt").write_text(done.out)
-    return sweep
-
-
-@pytest.fixture
-def spare_race(raced: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(raced, tmp_path / "sweep", symlinks=True))
-
-
-def outcome(sweep: Path, trial: str) -> dict[str, Any]:
-    """A row without clocks; weights, predictions and rungs as bytes."""
-    folder = sweep / "trials" / trial
-    found: dict[str, Any] = {key: value for key, value in row(sweep, trial).items() if key not in CLOCKS_AND_HOST}
-    paths = [folder / "best.safetensors", folder / "predictions.csv", *sorted((folder / "rungs").glob("*"))]
-    return found | {path.name: path.read_bytes() for path in paths if path.exists()}
-
-
-def statuses(sweep: Path) -> dict[str, str]:
-    return {name: row(sweep, name)["status"] for name in NAMES}
+from races import NAMES, outcome, statuses
+from support import S3, job, row
 
 
 def test_a_race_stops_trials_at_both_rungs_and_says_why(raced: Path) -> None:
@@ -127,79 +68,11 @@ def test_no_race_trains_the_raced_ones_to_the_same_bits_and_the_race_begun_again
     assert again.code == 0 and statuses(spare_race) == dict.fromkeys(NAMES, "done")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_race_that_is_killed_or_stopped_ends_the_same(
-        number: signal.Signals, raced: Path, shapes: Path, grid: Path, tmp_path: Path) -> None:
-    for line in ("trial 6 (6 of 10)  epoch 1/9", "epoch 3/9", "epoch 5/9"):
-        process = start_job("sweep", "--images", shapes, "--grid", grid, "--race", tmp_path / "sweep")
-        wait_for_line(process, line)
-        os.kill(process.pid, number)
-        process.communicate(timeout=60)
-    done = job("sweep", tmp_path / "sweep")
-    assert done.code == 0, done.err
-    assert all(outcome(tmp_path / "sweep", name) == outcome(raced, name) for name in NAMES)
-
-
-@pytest.mark.parametrize("kind", ["workers", "machines"])
-def test_several_processes_decide_as_one_does(kind: str, raced: Path, shapes: Path, grid: Path, tmp_path: Path) -> None:
-    args = ("sweep", "--images", shapes, "--grid", grid, "--race", tmp_path / "sweep")
-    if kind == "workers":
-        done = job(*args, "--workers", 3)
-        assert done.code == 0, done.err
-    else:
-        both = [start_job(*args), start_job(*args)]
-        for process in both:
-            out, err = process.communicate(timeout=120)
-            assert process.returncode == 0, out + err
-    assert all(outcome(tmp_path / "sweep", name) == outcome(raced, name) for name in NAMES)
-
-
-def test_jobs_of_single_trials_wait_for_nobody_and_stop_late_ones(
-        never_raced: Path, shapes: Path, grid: Path, tmp_path: Path) -> None:
-    sweep = tmp_path / "sweep"
-    assert job("prepare", shapes, sweep, "--grid", grid).code == 0
-    for name in NAMES:
-        done = job("train", sweep, "--trial", name, "--race")
-        assert done.code == 0, done.err
-    ended = statuses(sweep)
-    # The first three meet nobody, and so run to their ends.
-    assert [ended[name] for name in NAMES[:3]] == ["done"] * 3 and ended["10"] == "raced"
-    seen = {name: set(row(sweep, name)["race"]["seen"]) for name in NAMES if ended[name] == "raced"}
-    assert all(found == {str(number) for number in range(1, int(name) + 1)} - {
-        other for other in NAMES if ended[other] == "raced" and row(sweep, other)["epochs_run"] < row(sweep, name)[
-            "epochs_run"]} for name, found in seen.items())
-    for name in (name for name, status in ended.items() if status == "done"):
-        found = outcome(sweep, name)
-        assert {key: found[key] for key in found if not key.endswith(".json")} == outcome(never_raced, name), name
-    # A trial that was raced is done: its Job, run again, trains nothing, and with --no-race it trains on.
-    again = job("train", sweep, "--trial", "10")
-    assert again.code == 0 and "already raced" in again.out
-    on = job("train", sweep, "--trial", "10", "--no-race")
-    assert on.code == 0 and outcome(sweep, "10")["best.safetensors"] == outcome(never_raced, "10")["best.safetensors"]
-
-
-def test_a_trial_looks_after_each_epoch_and_stops_once_others_put_it_out(
-        shapes: Path, grid: Path, raced: Path, tmp_path: Path) -> None:
-    """Trial 1, a slow one, trains alone; the rungs of the others come while it is beyond its own."""
-    sweep, text = tmp_path / "sweep", grid.read_text()
-    (tmp_path / "g.csv").write_text(text.replace("1,0.5,9,constant,8,16,none,mlp,16,0", SLOW, 1))
-    assert job("prepare", shapes, sweep, "--grid", tmp_path / "g.csv").code == 0
-    process = start_job("train", sweep, "--trial", "1", "--race")
-    wait_for_line(process, "epoch 3/9")
-    process.send_signal(signal.SIGSTOP)
-    for name in NAMES[1:]:
-        shutil.copytree(raced / "trials" / name / "rungs", sweep / "trials" / name / "rungs")
-    process.send_signal(signal.SIGCONT)
-    process.communicate(timeout=60)
-    found = row(sweep, "1")
-    assert found["status"] == "raced" and 2 < found["epochs_run"] < 9 and found["race"]["epoch"] == 2
-    assert set(found["race"]["seen"]) == set(NAMES)
-
-
-def test_a_grid_that_grows_meets_the_old_rungs_and_undoes_nothing(spare_race: Path, raced: Path, grid: Path) -> None:
+def test_a_grid_that_grows_meets_the_old_rungs_and_undoes_nothing(
+        spare_race: Path, raced: Path, race_grid: Path) -> None:
     last = next(name for name in NAMES if row(raced, name)["race"].get("place") == 10)
-    lr, rest = grid.read_text().splitlines()[int(last)].split(",", 2)[1:]
-    (spare_race.parent / "more.csv").write_text(f"{grid.read_text()}11,{float(lr) * 1.000001},{rest}\n")
+    lr, rest = race_grid.read_text().splitlines()[int(last)].split(",", 2)[1:]
+    (spare_race.parent / "more.csv").write_text(f"{race_grid.read_text()}11,{float(lr) * 1.000001},{rest}\n")
     done = job("sweep", "--grid", spare_race.parent / "more.csv", spare_race)
     assert done.code == 0, done.err
     assert row(spare_race, "11")["status"] == "raced" and len(row(spare_race, "11")["race"]["seen"]) == 11
@@ -229,8 +102,8 @@ def test_damaged_and_hostile_rungs_keep_nobody_waiting(spare_race: Path, raced: 
     assert set(statuses(spare_race).values()) == {"done", "raced"}
 
 
-def test_a_trajectory_races_as_its_longest_trial(shapes: Path, grid: Path, tmp_path: Path) -> None:
-    header, *lines = grid.read_text().splitlines()
+def test_a_trajectory_races_as_its_longest_trial(shapes: Path, race_grid: Path, tmp_path: Path) -> None:
+    header, *lines = race_grid.read_text().splitlines()
     shorter = [f"s{name},{line.split(',', 3)[1]},{epochs},{line.split(',', 3)[3]}" for name, line, epochs in
                ((name, line, epochs) for name, line in zip(NAMES, lines, strict=True) if "constant" in line
                 for epochs in (2, 5)) for name in [f"{name}-{epochs}"]]
@@ -244,8 +117,8 @@ def test_a_trajectory_races_as_its_longest_trial(shapes: Path, grid: Path, tmp_p
     assert len({row(tmp_path / "sweep", name)["status"] for name in NAMES[::2]}) == 2
 
 
-def test_a_race_in_s3(raced: Path, shapes: Path, grid: Path, s3: S3) -> None:
-    done = job("sweep", "--images", shapes, "--grid", grid, "--race", "s3://bucket/race", **s3.env)
+def test_a_race_in_s3(raced: Path, shapes: Path, race_grid: Path, s3: S3) -> None:
+    done = job("sweep", "--images", shapes, "--grid", race_grid, "--race", "s3://bucket/race", **s3.env)
     assert done.code == 0, done.err
     assert sum("already" not in line and " raced (" in line for line in done.out.splitlines()) == 7
     client = s3.client()
