@@ -66,9 +66,9 @@ def manifests(sweep: Sweep, grid: Grid = "", per_trajectory: PerTrajectory = Fal
     trials = read_trials(sweep, grid)
     if race and not grid:
         from job.folder.storage import open_folder
-        from job.training.rungs import refuse_late_race
+        from job.training.rungs import will_race
 
-        refuse_late_race(open_folder(sweep))
+        will_race(open_folder(sweep), race)
     print_jobs(sweep, trials, per_trajectory, values, race=race)
 
 

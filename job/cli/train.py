@@ -163,7 +163,7 @@ def shorter_trial(longest: Trial, text: str) -> tuple[str, Trial]:
 
 @command(app, ImageOptions)
 def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Independent = False,
-         price: Price = 0,
+         race: Race = None, price: Price = 0,
          json: AsJson = False, **values: Any) -> None:
     """Estimate time, memory and cost of a sweep.
 
@@ -175,9 +175,11 @@ def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indepe
     from job.folder.storage import open_folder
     from job.results.json_output import plan_json, print_json
     from job.results.terminal import print_plan
+    from job.training.rungs import will_race
 
     folder, options = open_folder(sweep), image_options(values)
     trials, _ = load_grid(folder, grid)
+    races = will_race(folder, race)
     refuse_before_packing(folder, images, options, trials)
     with display(to_stderr=json) as show:
         passport = ensure_pack(folder, images, options, show.packing, show.say)
@@ -187,10 +189,11 @@ def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indepe
 
         runs = make_plan(folder, trials, passport, independent, show.say)
     if json:
-        print_json("plan", folder, plan_json(runs, len(trials), price))
+        print_json("plan", folder, plan_json(runs, len(trials), price, races))
     else:
         also = (["--grid", grid] if grid else []) + (["--independent"] if independent else [])
-        print_plan(runs, len(trials), price, shlex.join(["job", "sweep", *also, sweep]))
+        also += ["--race"] if race else []
+        print_plan(runs, len(trials), price, shlex.join(["job", "sweep", *also, sweep]), races)
 
 
 @command(app)

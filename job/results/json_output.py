@@ -12,6 +12,7 @@ from job.folder.storage import Folder, join
 from job.record import finite
 from job.results.intact import Damage, refuse_damaged
 from job.results.summary import Summary
+from job.training.race import epochs_in_race
 
 if TYPE_CHECKING:
     from job.training.plan import Run
@@ -34,12 +35,13 @@ def summary_json(sweep: Folder, summary: Summary, workbook: str, kept: str) -> d
             "edited_workbook": join(sweep.uri, kept) if kept else None, "trials": trials}
 
 
-def plan_json(runs: "Sequence[Run]", num_trials: int, price: float) -> dict[str, Any]:
+def plan_json(runs: "Sequence[Run]", num_trials: int, price: float, is_race: bool = False) -> dict[str, Any]:
     """Return the sums of a plan, one object per run, and one per trial that is left."""
     found = [{"trials": [trial.trial for trial in run.trials], "epochs_left": run.epochs_left, **asdict(run.pace),
               "seconds_left": run.seconds} for run in runs]
     trials = [{**asdict(trial), "state": "waiting"} for run in runs for trial in run.trials]
-    return {"num_trials": num_trials, **plan_sums(runs, price), "runs": found, "trials": trials}
+    race = {"race": race_sums(runs, price)} if is_race else {}
+    return {"num_trials": num_trials, **plan_sums(runs, price), **race, "runs": found, "trials": trials}
 
 
 def plan_sums(runs: "Sequence[Run]", price: float) -> dict[str, Any]:
@@ -50,6 +52,19 @@ def plan_sums(runs: "Sequence[Run]", price: float) -> dict[str, Any]:
             "epochs_saved": asked - trained, "seconds_left": seconds,
             "memory_bytes": max((run.pace.memory_bytes for run in runs), default=0),
             "cost": price * seconds / 3600 if price else None}
+
+
+def race_sums(runs: "Sequence[Run]", price: float) -> dict[str, Any]:
+    """Return the least and the most epochs, seconds and cost that a race takes of what all runs would take."""
+    found: dict[str, Any] = {}
+    for name, most in (("least", False), ("most", True)):
+        ends = epochs_in_race([run.trials[-1] for run in runs], most)
+        # A run that has begun has its first epochs behind it.
+        left = [max(0, end - run.trials[-1].epochs + run.epochs_left) for run, end in zip(runs, ends, strict=True)]
+        seconds = sum(num * run.pace.epoch_seconds for run, num in zip(runs, left, strict=True))
+        found |= {f"epochs_{name}": sum(left), f"seconds_{name}": seconds,
+                  f"cost_{name}": price * seconds / 3600 if price else None}
+    return found
 
 
 def plain(value: Any) -> Any:

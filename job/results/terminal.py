@@ -17,7 +17,7 @@ from job.folder.escape import for_terminal, lines_for_terminal
 from job.folder.layout import NEXT_GRID, REPORT
 from job.folder.storage import Folder, join
 from job.results.intact import refuse_damaged
-from job.results.json_output import plan_sums
+from job.results.json_output import plan_sums, race_sums
 from job.results.summary import Summary, settings_of
 from job.training.display import clock, plural
 
@@ -168,7 +168,7 @@ def summary_columns(lines: pd.DataFrame, recommended: str) -> tuple[list[Column]
     return columns, [f"{name} {shown(lines[name].iloc[0])}" for name in alike]
 
 
-def print_plan(runs: "Sequence[Run]", num_trials: int, price: float, to_train: str,
+def print_plan(runs: "Sequence[Run]", num_trials: int, price: float, to_train: str, is_race: bool = False,
                screen: Console | None = None) -> None:
     """Print a line per run, then the sums.
 
@@ -196,4 +196,9 @@ def print_plan(runs: "Sequence[Run]", num_trials: int, price: float, to_train: s
     cost = f"; at {price:g} per hour about {sums['cost']:.2f}" if price else ""
     print_line(screen, f"about {clock(sums['seconds_left'])} on this machine{cost}; "
                        f"{sums['memory_bytes'] / 2**30:.1f} GiB of memory")
+    if is_race:
+        race = race_sums(runs, price)
+        cost = f", {race['cost_least']:.2f} to {race['cost_most']:.2f}" if price else ""
+        print_line(screen, f"in a race {race['epochs_least']} to {race['epochs_most']} of these epochs: "
+                           f"{clock(race['seconds_least'])} to {clock(race['seconds_most'])}{cost}")
     print_line(screen, f"to train: {to_train}", whole=True)

@@ -161,3 +161,22 @@ def p_equal(rung: Rung, other: Rung) -> float | None:
     if first_N is None or second_N is None or len(first_N) != len(second_N):
         return None
     return mcnemar(int((first_N & ~second_N).sum()), int((second_N & ~first_N).sum()))
+
+
+def epochs_in_race(trials: Sequence[Trial], most: bool) -> list[int]:
+    """Return after how many epochs each trial ends where as few go on at each rung as can be, or with `most` as many.
+
+    With few the trials of the fewest epochs go on, with many those of the most. It is a bound, if no training ends
+    early by itself.
+    """
+    ends = [trial.epochs for trial in trials]
+    for fold in {(trial.fold, trial.folds) for trial in trials}:
+        alive = [index for index, trial in enumerate(trials) if (trial.fold, trial.folds) == fold]
+        for number in range(len(PARTS)):
+            there = [index for index in alive if len(rungs_of(trials[index])) > number]
+            there.sort(key=lambda index: trials[index].epochs, reverse=most)
+            num_on = max(num_best(len(there)), len(there) // MOST_PART if most else 0)
+            for index in there[num_on:]:
+                ends[index] = rungs_of(trials[index])[number]
+                alive.remove(index)
+    return ends

@@ -42,30 +42,26 @@ class Paused(TryAgain):
     """The trial waits at its rung until the others are there."""
 
 
-def remember_race(sweep: Folder, wanted: bool | None) -> bool:
-    """Return whether the trials of a sweep race, which its folder remembers from the first command with `wanted` on.
+def will_race(sweep: Folder, wanted: bool | None) -> bool:
+    """Return whether the trials of a sweep race: if a command says so, or the folder remembers it from an earlier one.
 
-    wanted: None if the command does not say. Raises BadConfig if trials have begun without a race.
+    wanted: None if the command does not say. Raises BadConfig if trials have begun without the wanted race.
     """
-    if wanted:
-        refuse_late_race(sweep)
-        sweep.write_once(RACE, b'{"race": true}\n')
-    return bool(wanted) or sweep.exists(RACE)
-
-
-def refuse_late_race(sweep: Folder) -> None:
-    """Raise BadConfig if the trials of a sweep began without a race."""
     # In this order: whoever races remembers it before the first trial begins.
-    if next(iter(sweep.names("trials/")), None) is not None and not sweep.exists(RACE):
+    has_begun = bool(wanted) and next(iter(sweep.names("trials/")), None) is not None
+    races = sweep.exists(RACE)
+    if has_begun and not races:
         raise BadConfig(f"{sweep.uri}: its trials began without a race, so --race contradicts them; leave --race out, "
                         "or race in a new folder")
+    return wanted is not False and (bool(wanted) or races)
 
 
 def race_mode(sweep: Folder, wanted: bool | None, mode: Mode) -> Mode:
-    """Return how a command trains: `mode` if the sweep races, unless the command wants no race; see `remember_race`."""
-    if not remember_race(sweep, wanted):
-        return "off"
-    return "to-the-end" if wanted is False else mode
+    """Return how a command trains, `mode` if the sweep races, and let the folder remember it; raises as `will_race`."""
+    if will_race(sweep, wanted):
+        sweep.write_once(RACE, b'{"race": true}\n')
+        return mode
+    return "to-the-end" if sweep.exists(RACE) else "off"
 
 
 def rung_file(trial: str, epoch: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from job.training.race import Place, Rung, bitmap, places, rungs_of
+from job.training.race import Place, Rung, bitmap, epochs_in_race, places, rungs_of
 from job.trial import Trial
 
 
@@ -103,3 +103,14 @@ def test_the_record_names_the_rule_and_what_it_saw() -> None:
     assert record["p"] == last.p and last.p is not None and last.p < 1e-6
     assert "8 of 8 there, and the best 3 go on" in last.why_out()
     assert isinstance(last, Place)
+
+
+def test_epochs_of_a_race_are_bounded_on_both_sides() -> None:
+    trials = [Trial(epochs=27)] * 24
+    few, many = epochs_in_race(trials, most=False), epochs_in_race(trials, most=True)
+    # Of 24 trials 8 or 12 are left after epoch 3, and of these 3 or 6 after epoch 9.
+    assert sorted(few) == [3] * 16 + [9] * 5 + [27] * 3 and sorted(many) == [3] * 12 + [9] * 6 + [27] * 6
+    assert sum(few) / (24 * 27) < 0.27 and sum(many) / (24 * 27) < 0.4
+    mixed = [Trial(epochs=9)] * 4 + [Trial(epochs=27)] * 4 + [Trial(epochs=2), Trial(epochs=27, fold=1)]
+    assert epochs_in_race(mixed, most=False) == [9, 9, 9, 2, 3, 3, 3, 3, 2, 27]
+    assert epochs_in_race(mixed, most=True) == [2] * 4 + [27, 27, 27, 9, 2, 27]
