@@ -5,6 +5,8 @@ import re
 import time
 from pathlib import Path
 
+import yaml
+
 from job.folder.storage import open_folder
 from job.training.rungs import Seen
 from races import NAMES, outcome, statuses
@@ -126,6 +128,22 @@ def test_a_race_in_s3(raced: Path, shapes: Path, race_grid: Path, s3: S3) -> Non
         for path in (raced / "trials" / name / "rungs").iterdir():
             key = f"race/trials/{name}/rungs/{path.name}"
             assert client.get_object(Bucket="bucket", Key=key)["Body"].read() == path.read_bytes()
+    rerun = job("rerun", "s3://bucket/race", "--raced", "--image", "i@sha256:0", **s3.env)
+    jobs = [*yaml.safe_load_all(rerun.out)]
+    assert {item["metadata"]["labels"]["trialgrid/trial"] for item in jobs} == {
+        name for name, status in statuses(raced).items() if status == "raced"}
+    assert all(item["spec"]["template"]["spec"]["containers"][0]["args"][-1] == "--no-race" for item in jobs)
+    assert job("rerun", "s3://bucket/race", "--raced", "--missing", "--image", "i", **s3.env).code == 2
+
+
+def test_manifests_of_a_race_say_so_and_others_are_as_before(race_grid: Path, half_trained: str, s3: S3) -> None:
+    args = ("manifests", "s3://bucket/new", "--grid", race_grid, "--image", "i@sha256:0")
+    plain, raced = job(*args, **s3.env), job(*args, "--race", **s3.env)
+    assert plain.code == raced.code == 0 and "--race" not in plain.out
+    assert all(item["spec"]["template"]["spec"]["containers"][0]["args"][-1] == "--race"
+               for item in yaml.safe_load_all(raced.out))
+    late = job("manifests", half_trained, "--race", "--image", "i", **s3.env)
+    assert late.code == 78 and "began without a race" in late.err and not late.out
 
 
 def test_rungs_are_read_once_and_looks_keep_to_their_share(raced: Path) -> None:
