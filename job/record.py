@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import Any, Literal
 
 # What the columns of predictions.csv begin with that hold the probability of a class.
@@ -38,20 +38,22 @@ class Epoch:
 class Row:
     """The outcome of one trial. `settings` are the Trial's fields; a figure that does not exist is None.
 
-    Medians are over epochs, as in the studies. For two classes, precision, recall, F1 and false negatives describe
-    the positive class; for more, they are means over the classes, and errors are counted instead of false negatives.
-    Test figures belong to the best epoch's weights; those of last_test_* belong to the last epoch's. Figures that end
-    in _at_threshold use the threshold that reached the wanted recall on validation; the others use 0.5. Probabilities
-    are calibrated: softmax(logits / temperature), of raw logits where there is no temperature, as in old rows.
-    `trained_by` names the longer trial of the trajectory that wrote this row, if the trial was not trained alone; the
-    seconds then run up to this trial's own last epoch. `race`: of a raced trial, which the race stopped early, the
-    decision (`job.training.race.Place.as_record`); its figures run up to there, and it has none of test.
+    Medians are over epochs, as in the studies. For two classes, precision, recall, F1 and false negatives describe the
+    positive class; for more, they are means over the classes, and errors are counted instead of false negatives. Test
+    figures belong to the best epoch's weights; those of last_test_* belong to the last epoch's. Figures that end in
+    _at_threshold use the threshold that reached the wanted recall on validation; the others use 0.5. Probabilities are
+    calibrated: softmax(logits / temperature), of raw logits where there is no temperature, as in old rows. `trained_by`
+    names the longer trial of the trajectory that wrote this row, if one did; the seconds then run up to this trial's
+    own last epoch. `continued_from` names the finished shorter trial whose last checkpoint this training began from;
+    the seconds count both. `race`: of a trial that the race stopped early, the decision
+    (`job.training.race.Place.as_record`); its figures run up to there, and it has none of test.
     """
 
     settings: dict[str, Any]
     status: Literal["done", "diverged", "raced", "failed"]
     cause: str = ""
     trained_by: str = ""
+    continued_from: str = ""
     epochs_run: int = 0
     median_train_loss: float | None = None
     median_train_acc: float | None = None
@@ -130,8 +132,8 @@ class Row:
 
 
 # Fields that may differ between two runs of a trial on the same machine.
-CLOCKS_AND_HOST = ("trained_by", "seconds", "train_seconds", "val_seconds", "images_per_second", "host", "started_at",
-                   "finished_at")
+CLOCKS_AND_HOST = ("trained_by", "continued_from", "seconds", "train_seconds", "val_seconds", "images_per_second",
+                   "host", "started_at", "finished_at")
 
 
 def finite(value: Any) -> Any:
@@ -149,8 +151,7 @@ def summarise(epochs: Sequence[Epoch], best: Epoch | None) -> dict[str, Any]:
         found[f"median_{name}"] = statistics.median(values) if values else None
         found[f"last_{name}"] = getattr(epochs[-1], name) if epochs and not epochs[-1].diverged else None
         found[f"best_{name}"] = finite(getattr(best, name)) if best else None
-    for name in ("train_seconds", "val_seconds"):
-        found[name] = sum(getattr(epoch, name) or 0.0 for epoch in epochs)
+    found |= {name: sum(getattr(epoch, name) or 0.0 for epoch in epochs) for name in ("train_seconds", "val_seconds")}
     found["seconds"] = found["train_seconds"] + found["val_seconds"]
     rates = [epoch.images_per_second for epoch in epochs if epoch.images_per_second]
     found["images_per_second"] = statistics.median(rates) if rates else None
@@ -188,10 +189,9 @@ def with_current_names(flat: dict[str, Any]) -> dict[str, Any]:
 def epochs_to_csv(epochs: Iterable[Epoch]) -> str:
     """Return a CSV with one line per epoch; the numbers read back bit for bit the same."""
     text = io.StringIO(newline="")
-    columns = [spec.name for spec in fields(Epoch)]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([getattr(epoch, column) for column in columns] for epoch in epochs)
+    writer.writerow(spec.name for spec in fields(Epoch))
+    writer.writerows(map(astuple, epochs))
     return text.getvalue()
 
 

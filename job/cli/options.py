@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from job.cli.ranges import parse_range
 from job.errors import BadConfig
 from job.folder.escape import lines_for_terminal
 from job.folder.grid import parse_number
@@ -32,11 +33,16 @@ def not_empty(value: str) -> str:
     return value
 
 
-def number(kind: type, least: float = -math.inf, most: float = math.inf) -> dict[str, Any]:
-    """Return typer's settings for an option that takes a number from `least` to `most`, written as in a grid."""
+def number(kind: type, least: float = -math.inf, most: float = math.inf, ranges: bool = False) -> dict[str, Any]:
+    """Return typer's settings for an option that takes a number from `least` to `most`, written as in a grid.
+
+    ranges: it also takes a range, LOW..HIGH.
+    """
 
     def read(text: Any) -> Any:
         try:
+            if ranges and ".." in str(text):
+                return parse_range(kind, str(text))
             value = parse_number(kind, str(text))
         except ValueError as error:
             raise typer.BadParameter(f"it {error}") from None
@@ -56,7 +62,8 @@ Grid = Annotated[str, typer.Option(
     "--grid", show_default=False,
     help="The trials: a CSV file, path or s3:// URI. Not needed if the sweep has a grid.csv.")]
 Independent = Annotated[bool, typer.Option(
-    "--independent", help="Train every trial separately, even if a longer trial passes through it.")]
+    "--independent", help="Train every trial separately from its initial weights, even if a longer trial passes "
+                          "through it, or a shorter one is finished.")]
 PerTrajectory = Annotated[bool, typer.Option(
     "--per-trajectory", help="Print one Job for all trials that differ in epochs alone, if the schedule allows it.")]
 Race = Annotated[bool | None, typer.Option(
@@ -116,7 +123,7 @@ def as_parameter(spec: Field[Any], repeatable: bool) -> inspect.Parameter:
     kind: Any = type(spec.default)
     # The field's own check says more about a value out of range than typer does.
     declaration = typer.Option(f"--{spec.name.replace('_', '-')}", help=help_of(spec), show_default=False,
-                               **(number(kind) if kind in (int, float) else {}))
+                               **(number(kind, ranges=repeatable) if kind in (int, float) else {}))
     annotation: Any = Annotated[list[kind] if repeatable else kind | None, declaration]
     default: Any = [] if repeatable else None
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

@@ -47,8 +47,8 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
           budget: BudgetTime = "", budget_cost: BudgetCost = 0, price: Price = 0, **values: Any) -> None:
     """Run the whole sweep on this machine: pack, trials, gather.
 
-    Makes the pack if there is none, and trains each trial of the grid that has no row. Run it again to resume. Several
-    machines may run it on one SWEEP: they share the trials.
+    Makes the pack if there is none, and trains each trial of the grid that has no row. Run it again to resume. A trial
+    of more epochs continues a finished one. Several machines may run it on one SWEEP: they share the trials.
     """
     from job.data.prepare import ensure_pack, refuse_before_packing
     from job.folder.grid import load_grid

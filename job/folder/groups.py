@@ -15,10 +15,13 @@ def trajectories(trials: Sequence[Trial]) -> list[list[Trial]]:
     """
     groups: dict[Any, list[Trial]] = {}
     for trial in trials:
-        is_alone = trial.schedule == "cosine"
-        key = trial.trial if is_alone else replace(trial, trial="1", epochs=1_000_000)
-        groups.setdefault(key, []).append(trial)
+        groups.setdefault(trajectory_of(trial) or trial.trial, []).append(trial)
     return [sorted(group, key=lambda trial: trial.epochs) for group in groups.values()]
+
+
+def trajectory_of(trial: Trial) -> Trial | None:
+    """Return the trial that stands for all trials of its trajectory; None if it is alone by its schedule."""
+    return None if trial.schedule == "cosine" else replace(trial, trial="1", epochs=1_000_000)
 
 
 def all_folds(trial: Trial) -> list[Trial]:

@@ -1,6 +1,7 @@
 """Where each file of a sweep folder lies, and how the small ones are read."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -54,9 +55,11 @@ def trial_work(trial: str) -> str:
     return f"trials/{trial}"
 
 
-def trials_with(folder: Folder, name: str) -> set[str]:
-    """Return the trials that have this file."""
-    return {parts[1] for found in folder.names("trials/") if len(parts := found.split("/")) == 3 and parts[2] == name}
+def trials_with(folder: Folder, *names: str) -> set[str]:
+    """Return the trials that have all these files."""
+    found = Counter(parts[1] for name in folder.names("trials/")
+                    if len(parts := name.split("/")) == 3 and parts[2] in names)
+    return {trial for trial, num_files in found.items() if num_files == len(names)}
 
 
 def check_sweep(folder: Folder) -> None:

@@ -65,13 +65,16 @@ def varied_settings(table: pd.DataFrame) -> list[str]:
 def heat_map(table: pd.DataFrame, figure: str) -> pd.DataFrame | None:
     """Return a figure by the two settings that the grid varies, or None if it does not vary exactly two.
 
-    Rows are the first setting's values and columns the second's, both sorted; their names are those of index and
-    columns. A cell is the mean over its trials (of several seeds), NaN where no trial is ranked.
+    None also if fewer than a quarter of the cells would hold trials, as of a drawn grid. Rows are the first setting's
+    values and columns the second's, both sorted; their names are those of index and columns. A cell is the mean over
+    its trials (of several seeds), NaN where no trial is ranked.
     """
     varied = varied_settings(table)
     if len(varied) != 2:
         return None
     ranked = table[table["rank"].notna()]
+    if 4 * len(ranked[varied].drop_duplicates()) < ranked[varied].nunique(dropna=False).prod():
+        return None
     values = ranked.assign(**{figure: pd.to_numeric(ranked[figure])})
     return values.pivot_table(figure, *varied, aggfunc="mean", dropna=False).sort_index().sort_index(axis=1)
 
@@ -80,20 +83,25 @@ def spent(summary: "Summary") -> dict[str, float]:
     """Return seconds: `trained` (all training and validation), `saved` by trajectories, lost in `failed` trials, ...
 
     ... and spent on `diverged` ones; the last two are part of `trained`. A shorter trial of a trajectory took nothing
-    of its own: its row counts the longer one's seconds up to its own end. A failed trial's are those of the epochs that
-    it finished.
+    of its own: its row counts the longer one's seconds up to its own end. The seconds of a trial that continued another
+    one count that one's, which are counted once here. A failed trial's are those of the epochs that it finished.
     """
     runs: dict[str, list[float]] = {}
+    continued: dict[str, str] = {}
+    own: dict[str, float] = {}
     found = {"trained": 0.0, "saved": 0.0, "failed": 0.0, "diverged": 0.0}
     for _, line in summary.table.iterrows():
         seconds = float(line["seconds"]) if pd.notna(line["seconds"]) else 0.0
         if line["status"] == "failed":
             seconds = seconds_of(summary.epochs.get(line["trial"]))
             found["failed"] += seconds
-        elif line["status"] == "diverged" and not line["trained_by"]:
-            found["diverged"] += seconds
-        runs.setdefault(line["trained_by"] or line["trial"], []).append(seconds)
-    found["trained"] = math.fsum(max(run) for run in runs.values())
+        run, own[line["trial"]] = line["trained_by"] or line["trial"], seconds
+        runs.setdefault(run, []).append(seconds)
+        continued[run] = line["continued_from"]
+    new = {name: max(run) - own.get(continued[name], 0.0) for name, run in runs.items()}
+    diverged = summary.table.loc[summary.table["status"] == "diverged", "trial"]
+    found["diverged"] = math.fsum(new.get(name, 0.0) for name in diverged)
+    found["trained"] = math.fsum(new.values())
     found["saved"] = math.fsum(second for run in runs.values() for second in run) - found["trained"]
     return found
 

@@ -3,13 +3,14 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from job.data.pack import Passport
 from job.errors import JobError
 from job.folder.attempts import last_attempt
 from job.folder.layout import read_row, trial_work
 from job.folder.storage import Folder
+from job.training.continued import Predecessor
 from job.training.display import Display, plural
 from job.training.options import SweepOptions
 from job.training.race import rungs_of
@@ -24,8 +25,10 @@ class Budget:
     refused: the trials whose next part, to their next rung or their end, would take longer than what is left.
     """
 
-    def __init__(self, sweep: Folder, passport: Passport, options: SweepOptions, display: Display) -> None:
+    def __init__(self, sweep: Folder, passport: Passport, options: SweepOptions, display: Display,
+                 continued: Mapping[str, Predecessor]) -> None:
         self.sweep, self.passport, self.options, self.display = sweep, passport, options, display
+        self.continued = continued
         self.refused: set[str] = set()
         self.epoch_seconds: dict[Trial, float] = {}
 
@@ -34,7 +37,7 @@ class Budget:
         if math.isinf(self.options.ends_at):
             return True
         longest = trials[-1]
-        behind = epochs_behind(self.sweep, longest)
+        behind = self.epochs_behind(longest)
         stops = [*(rungs_of(longest) if self.options.race in ("together", "alone") else []), longest.epochs]
         num_epochs = next((epoch for epoch in stops if epoch > behind), behind) - behind
         fits = time.time() < self.options.ends_at
@@ -43,6 +46,11 @@ class Budget:
         if not fits:
             self.refused.update(trial.trial for trial in trials)
         return fits
+
+    def epochs_behind(self, trial: Trial) -> int:
+        """Return how many epochs a trial has behind it: its own, or before it begins those that it continues."""
+        predecessor = self.continued.get(trial.trial)
+        return epochs_behind(self.sweep, trial) or (predecessor.epochs_run if predecessor else 0)
 
     def pace(self, trial: Trial) -> float:
         """Return the seconds of an epoch of such a trial; 0 where it cannot be trained: its row will say why."""
@@ -63,9 +71,9 @@ class Budget:
         if math.isinf(self.options.ends_at):
             yield
             return
-        began, behind = time.monotonic(), epochs_behind(self.sweep, trial)
+        began, behind = time.monotonic(), self.epochs_behind(trial)
         yield
-        if (num_epochs := epochs_behind(self.sweep, trial) - behind) > 0:
+        if (num_epochs := self.epochs_behind(trial) - behind) > 0:
             from job.training.plan import kind_of
 
             self.epoch_seconds[kind_of(trial)] = (time.monotonic() - began) / num_epochs

@@ -18,7 +18,7 @@ from job.record import Epoch
 from job.training.backbone import load_state
 from job.training.state import State
 from job.training.weights import UNREADABLE
-from job.trial import Trial
+from job.trial import NAME_PATTERN, Trial
 
 KEYS = ("trial", "pack_hash", "precision", "model", "optimizer", "loss_sum", "num_correct", "started_at", "epoch",
         "step", "epoch_seconds", "history", "best_weights", "best_epoch")
@@ -36,6 +36,7 @@ def state_to_bytes(state: State, trial: Trial, pack_hash: str, precision: str) -
         "epoch": state.epoch, "step": state.step, "epoch_seconds": state.epoch_seconds,
         "history": [asdict(epoch) for epoch in state.history], "best_weights": state.best_weights,
         "best_epoch": state.best.epoch if state.best else None, "features": state.features,
+        "continued_from": state.continued_from,
     }, buffer)
     return buffer.getvalue()
 
@@ -91,6 +92,7 @@ class Saved:
     epoch_seconds: float
     best_epoch: int | None
     features: str = ""
+    continued_from: str = ""
 
 
 def check_values(saved: dict[str, Any], trial: Trial) -> None:
@@ -110,6 +112,8 @@ def check_values(saved: dict[str, Any], trial: Trial) -> None:
         raise ValueError("its loss scale holds something that is no number")
     if not re.fullmatch("([0-9a-f]{16})?", saved.get("features", "")):
         raise ValueError("features is not the name of features")
+    if saved.get("continued_from") and not NAME_PATTERN.fullmatch(saved["continued_from"]):
+        raise ValueError("continued_from is not the name of a trial")
     if saved["best_epoch"] is not None:
         in_range("best_epoch", saved["best_epoch"], 1, saved["epoch"])
     if (saved["best_epoch"] is None) != (saved["best_weights"] is None):
@@ -129,6 +133,7 @@ def restore(state: State, saved: dict[str, Any]) -> None:
             check_shapes(saved["best_weights"], state.model.state_dict())
     state.started_at, state.epoch, state.step = saved["started_at"], saved["epoch"], saved["step"]
     state.epoch_seconds, state.features = saved["epoch_seconds"], saved.get("features", "")
+    state.continued_from = saved.get("continued_from", "")
     state.history = [Epoch(**epoch) for epoch in saved["history"]]
     state.best = next((epoch for epoch in state.history if epoch.epoch == saved["best_epoch"]), None)
     state.best_weights = saved["best_weights"]

@@ -12,6 +12,7 @@ from job.folder.layout import trial_work
 from job.folder.lease import Lease, claim, held
 from job.folder.storage import Folder
 from job.record import Row
+from job.training.continued import Predecessor
 from job.training.display import Display
 from job.training.rows import check_not_removed, failure_as_row, failure_since, finished_row, set_failed_aside
 from job.training.rungs import Race
@@ -19,14 +20,15 @@ from job.trial import Trial
 
 
 def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, display: Display, stop: threading.Event,
-              failed_before: Mapping[str, Row], race: Race, wait: bool = True,
-              watch: Watch | None = None) -> Row | None:
+              failed_before: Mapping[str, Row], race: Race, wait: bool = True, watch: Watch | None = None,
+              predecessor: Predecessor | None = None) -> Row | None:
     """Train the last of these trials and return its row; return None if another process has made it fail meanwhile.
 
     `trials` is one trial, or a trajectory from the shortest trial to the longest: the shorter ones get their rows on
-    the way. `failed_before` are the `failed_rows` at the start of the command; those trials are tried again. Raises
-    Busy if another process trains the trial and `wait` is False; Paused where it waits at a rung of the race; Stopped,
-    with the state saved, once `stop` is set.
+    the way. `failed_before` are the `failed_rows` at the start of the command; those trials are tried again.
+    `predecessor` is the finished trial that the last of `trials` continues, if it has not begun. Raises Busy if another
+    process trains the trial and `wait` is False; Paused where it waits at a rung of the race; Stopped, with the state
+    saved, once `stop` is set.
     """
     with claimed(sweep, trials, passport, display, stop, failed_before, wait, watch) as lease:
         if not lease:
@@ -34,7 +36,7 @@ def run_trial(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
         # Importing torch takes seconds and hundreds of MB: a process that dies of it has left its attempt.
         from job.training.run import train
 
-        return train(sweep, trials, passport, lease, display, stop, race)
+        return train(sweep, trials, passport, lease, display, stop, race, predecessor)
 
 
 @contextlib.contextmanager

@@ -144,8 +144,8 @@ def row_of_state(trial: Trial, state: State, batches: Batches, machine: Machine,
     figures = summarise(state.history, state.best) | {"best_reason": why_best(trial, state.history, state.best)}
     return Row(settings=asdict(trial), **figures, **outcome, num_train=len(batches.indices["train"]),
                num_val=len(batches.indices["val"]), num_test=len(batches.indices["test"]), device=machine.name,
-               precision_used=machine.precision, features=state.features, started_at=state.started_at,
-               **circumstances(passport))
+               precision_used=machine.precision, features=state.features, continued_from=state.continued_from,
+               started_at=state.started_at, **circumstances(passport))
 
 
 def predictions_csv(evaluations: dict[str, Evaluation | None], batches: Batches, classes: Sequence[str],

@@ -1,7 +1,7 @@
 """What a sweep would train, and how long that takes: measured over a few real steps, before any training."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from job.folder.groups import trajectories
 from job.folder.layout import read_row, trial_work
 from job.folder.storage import Folder
 from job.training.backbone import head_of
+from job.training.continued import Predecessor, predecessors
 from job.training.drawing import Drawing
 from job.training.evaluate import evaluate
 from job.training.features import can_use_features, train_head
@@ -59,6 +60,7 @@ def plan(sweep: Folder, trials: Sequence[Trial], passport: Passport, independent
          say: Callable[[str], None]) -> list[Run]:
     """Return the runs of a sweep that are left, in order, each with the pace of its kind, measured on this machine."""
     rest = [trial for trial in trials if not (row := read_row(sweep, trial.trial)) or row.status == "failed"]
+    continued = {} if independent else predecessors(sweep, rest, passport.pack_hash)
     paces: dict[Trial, Pace] = {}
     runs = []
     for group in [[trial] for trial in rest] if independent else trajectories(rest):
@@ -66,9 +68,20 @@ def plan(sweep: Folder, trials: Sequence[Trial], passport: Passport, independent
         if kind not in paces:
             say(f"measuring {kind.model}, {kind.image_size} px, batch {kind.batch_size}")
             paces[kind] = measure(sweep, kind, passport)
-        last = last_attempt(sweep, trial_work(group[-1].trial))
-        runs.append(Run(group, group[-1].epochs - ((last.epoch or 0) if last else 0), paces[kind]))
+        runs.append(Run(group, epochs_left(sweep, group, continued), paces[kind]))
     return runs
+
+
+def epochs_left(sweep: Folder, trials: Sequence[Trial], continued: Mapping[str, Predecessor]) -> int:
+    """Return how many epochs a group has left after its last attempt or, where it has not begun, its predecessor."""
+    longest = trials[-1]
+    last, predecessor = last_attempt(sweep, trial_work(longest.trial)), continued.get(longest.trial)
+    done, has_ended = ((last.epoch or 0) if last else 0), False
+    if predecessor and not done:
+        done, has_ended = predecessor.epochs_run, predecessor.has_ended
+    # What it begins beyond is trained after it.
+    passed = [trial for trial in trials if trial.epochs < done]
+    return (0 if has_ended else longest.epochs - done) + (epochs_left(sweep, passed, continued) if passed else 0)
 
 
 def kind_of(trial: Trial) -> Trial:

@@ -53,14 +53,15 @@ class Records:
     def put(self, name: str, data: bytes) -> None:
         self.outbox.put(trial_file(self.trial.trial, name), data)
 
-    def begin(self, state: State) -> None:
-        """Show where the trial starts or resumes, and write its hyper-parameters."""
+    def begin(self, state: State, resumes: str = "resumes") -> None:
+        """Show where the trial starts, resumes or continues another one, and write its hyper-parameters."""
         trial, self.epoch_index = self.trial, state.epoch
         self.num_steps = count_steps(len(self.batches.indices["train"]), trial.batch_size)
         self.display.trial(trial, state.epoch, trial.epochs * self.num_steps, state.epoch * self.num_steps + state.step)
-        resumes = f", resumes after epoch {state.epoch}, step {state.step}" if state.epoch or state.step else ""
+        step = f", step {state.step}" if state.step else ""
+        begins = f", {resumes} after epoch {state.epoch}{step}" if state.epoch or state.step else ""
         self.display.say(f"trial {trial.trial}  lr {trial.lr:g}, {trial.epochs} epochs, batch {trial.batch_size}, "
-                         f"{size_of(trial)}, {self.machine.precision} on {self.machine.name}{resumes}")
+                         f"{size_of(trial)}, {self.machine.precision} on {self.machine.name}{begins}")
         self.catch_up(state)
 
     def catch_up(self, state: State) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from job.data.load import load_batches
 from job.data.pack import Passport
-from job.errors import BadConfig, BadData, Stopped, TryAgain
+from job.errors import BadConfig, BadData, MissingInput, Stopped, TryAgain
 from job.folder.attempts import now
 from job.folder.layout import trial_file
 from job.folder.lease import Lease
@@ -19,6 +19,7 @@ from job.folder.patience import patiently
 from job.folder.storage import Folder, join, read_uri
 from job.record import Row
 from job.training.checkpoint import read_checkpoint, restore
+from job.training.continued import Predecessor
 from job.training.device import gpu_errors
 from job.training.display import Display
 from job.training.features import with_features
@@ -38,11 +39,12 @@ Parsed = TypeVar("Parsed")
 
 
 def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, lease: Lease, display: Display,
-          stop: threading.Event, race: Race) -> Row:
+          stop: threading.Event, race: Race, predecessor: Predecessor | None = None) -> Row:
     """Train the last of these trials under its lease, and return its row; the shorter ones get theirs on the way.
 
-    The order of resuming: row exists -> done; last checkpoint -> resume; initial weights -> start. Raises Stopped, with
-    the state saved, once `stop` is set, and Paused where the trial waits at a rung.
+    The order of resuming: row exists -> done; own last checkpoint -> resume; that of a finished shorter trial, the
+    predecessor -> continue; initial weights -> start. Raises Stopped, with the state saved, once `stop` is set, and
+    Paused where the trial waits at a rung.
     """
     trial = trials[-1]
     with gpu_errors(trial), contextlib.closing(Outbox(sweep, display.say, lease.guard)) as outbox:
@@ -50,13 +52,14 @@ def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, lease: Lea
             if stop.wait(seconds):
                 raise Stopped("stopped by a signal before a step; the same command resumes the trial")
 
-        machine, state = patiently(lambda: resume_or_start(sweep, trial, passport), display.say, pause)
+        machine, state, resumes = patiently(
+            lambda: resume_or_start(sweep, trial, passport, predecessor, display.say), display.say, pause)
         images = patiently(lambda: load_batches(sweep, passport, trial, machine.device, machine.dtype),
                            display.say, pause)
         batches = with_features(sweep, passport, trial, state, images, machine, display.say, pause)
         pause(0)
         records = Records(trial, passport, outbox, lease, machine, display, stop, batches)
-        records.begin(state)
+        records.begin(state, resumes)
         shorter = write_shorter_rows(sweep, trials[:-1], trial, state, records)
         out = check_race(race, trial, state, records)
         for epoch in fit(trial, state, batches, machine, records.tick, display.say) if not out else ():
@@ -77,20 +80,37 @@ def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, lease: Lea
         return row
 
 
-def resume_or_start(sweep: Folder, trial: Trial, passport: Passport) -> tuple[Machine, State]:
-    """Return the machine and the state: from the last checkpoint if there is one, else from the initial weights."""
+def resume_or_start(sweep: Folder, trial: Trial, passport: Passport, predecessor: Predecessor | None,
+                    say: Callable[[str], None]) -> tuple[Machine, State, str]:
+    """Return the machine, the state, and in words how it begins: from a checkpoint, or from the initial weights.
+
+    A checkpoint of the predecessor that cannot be used is no failure of this trial.
+    """
+    if sweep.exists(trial_file(trial.trial, "last.pt")):
+        return *from_checkpoint(sweep, trial, passport), "resumes"
+    if predecessor:
+        shorter = predecessor.trial
+        try:
+            machine, state = from_checkpoint(sweep, shorter, passport)
+        except (BadConfig, MissingInput) as error:
+            say(f"trial {trial.trial} does not continue trial {shorter.trial}, and begins anew: {error}")
+        else:
+            state.continued_from = shorter.trial
+            return machine, state, f"continues trial {shorter.trial}"
+    machine = choose_machine(trial.precision)
+    weights = None if trial.weights == "none" else initial_weights(trial)
+    return machine, new_state(trial, build_model(trial, len(passport.classes), weights, machine), machine, now()), ""
+
+
+def from_checkpoint(sweep: Folder, trial: Trial, passport: Passport) -> tuple[Machine, State]:
+    """Return the machine and the state of a trial's last checkpoint; raises BadConfig where it cannot be used."""
     name = trial_file(trial.trial, "last.pt")
-    saved = None
-    if sweep.exists(name):
-        saved = read_twice(lambda: sweep.read(name), lambda data: read_checkpoint(
-            data, trial, passport.pack_hash, join(sweep.uri, name)))
+    saved = read_twice(lambda: sweep.read(name), lambda data: read_checkpoint(
+        data, trial, passport.pack_hash, join(sweep.uri, name)))
     # A trial resumes in the precision in which it started, whatever this machine would choose.
-    machine = choose_machine(saved["precision"] if saved else trial.precision)
-    weights = None if saved or trial.weights == "none" else initial_weights(trial)
-    model = build_model(trial, len(passport.classes), weights, machine)
-    state = new_state(trial, model, machine, now())
-    if saved:
-        restore(state, saved)
+    machine = choose_machine(saved["precision"])
+    state = new_state(trial, build_model(trial, len(passport.classes), None, machine), machine, now())
+    restore(state, saved)
     return machine, state
 
 

@@ -17,7 +17,8 @@ class State:
     """A trial in training: `epoch` epochs are finished, and `step` steps of the next one.
 
     scaler: scales the loss in fp16, whose smallest gradients would be 0 otherwise; elsewhere it does nothing. features:
-    the name of the features that it trains on (job.training.features); '' for images.
+    the name of the features that it trains on (job.training.features); '' for images. continued_from: the shorter trial
+    whose last checkpoint it began from; '' if it began with initial weights.
     """
 
     model: nn.Module
@@ -34,6 +35,7 @@ class State:
     best_weights: dict[str, Tensor] | None = None
     best_evaluations: "dict[str, Evaluation]" = field(default_factory=dict)
     features: str = ""
+    continued_from: str = ""
 
 
 def new_state(trial: Trial, model: nn.Module, machine: Machine, started_at: str) -> State:

@@ -19,6 +19,7 @@ from job.folder.storage import Folder
 from job.record import Row
 from job.training.budget import Budget
 from job.training.claimed import run_trial
+from job.training.continued import Predecessor, predecessors
 from job.training.display import Display, Position
 from job.training.options import SweepOptions
 from job.training.rows import failed_rows, failure_since, finished_row, set_raced_aside
@@ -87,7 +88,8 @@ def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displ
     are the rows of failed trials to try again; a trial that fails meanwhile in another process is not tried here.
     """
     failures: dict[str, JobError] = {}
-    budget = Budget(sweep, passport, options, display)
+    continued = {} if options.independent else predecessors(sweep, trials, passport.pack_hash)
+    budget = Budget(sweep, passport, options, display, continued)
 
     def is_left(trial: Trial) -> bool:
         if trial.trial in budget.refused:
@@ -98,7 +100,7 @@ def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displ
 
     race = Race(sweep, options.race, display.say, [group[-1] for group in groups_of(trials, options)], is_left)
     with stop_signals() as stop:
-        turns = Turns(sweep, passport, display, stop, failed_before, race, budget, failures)
+        turns = Turns(sweep, passport, display, stop, failed_before, continued, race, budget, failures)
         while left := [trial for trial in trials if is_left(trial)]:
             groups = sorted(groups_of(left, options), key=lambda group: race.num_rungs(group[-1].trial))
             busy: list[list[Trial]] = []
@@ -134,6 +136,7 @@ class Turns:
     display: Display
     stop: threading.Event
     failed_before: Mapping[str, Row]
+    continued: Mapping[str, Predecessor]
     race: Race
     budget: Budget
     failures: dict[str, JobError]
@@ -148,7 +151,7 @@ class Turns:
         try:
             with self.budget.timed(trials[-1]):
                 run_trial(self.sweep, trials, self.passport, display, self.stop, self.failed_before, self.race,
-                          self.wait and self.race.mode != "together", self.watches[name])
+                          self.wait and self.race.mode != "together", self.watches[name], self.continued.get(name))
         except Busy:
             return False
         except Paused as error:

@@ -44,6 +44,9 @@ def test_heat_map_is_there_where_two_settings_vary_and_means_over_seeds(tmp_path
     assert found is not None and (found.index.name, found.columns.name) == ("lr", "batch_size")
     assert found.index.tolist() == [0.01, 0.1] and found.columns.tolist() == [8, 16]
     assert found.loc[0.01, 8] == pytest.approx(1 - 0.3 / 1.5) and np.isnan(found.loc[0.01, 16])
+    for number in range(5):
+        leave_row(folder, Trial(trial=f"drawn-{number}", lr=0.2 + number, batch_size=32 + number), make_epochs(1, 0.1))
+    assert heat_map(collect(folder).table, "best_val_acc") is None, "7 rows, 7 columns, 8 settings"
     leave_row(folder, Trial(trial="9", lr=0.1, batch_size=8, dropout=0.5), make_epochs(1, 0.1))
     assert heat_map(collect(folder).table, "best_val_acc") is None
 
@@ -57,6 +60,12 @@ def test_seconds_spent_count_a_trajectory_once_and_name_what_failures_lost(tmp_p
     leave_row(folder, Trial(trial="d", lr=9.0), make_epochs(1, 0.5), status="diverged")
     assert spent(collect(folder)) == pytest.approx(
         {"trained": 2.5 * (8 + 5 + 2 + 1), "saved": 2.5 * (4 + 2 + 3), "failed": 5.0, "diverged": 2.5})
+    # Two trials continue 8, each on its own; 10 is passed through.
+    for name, epochs, by in (("12", 12, ""), ("10", 10, "12"), ("9", 9, "")):
+        leave_row(folder, Trial(trial=name, epochs=epochs), make_epochs(epochs, 0.5), trained_by=by, continued_from="8")
+    saved = 2.5 * (4 + 2 + 3 + 10 + 8 + 8)
+    assert spent(collect(folder)) == pytest.approx(
+        {"trained": 2.5 * (12 + 1 + 5 + 2 + 1), "saved": saved, "failed": 5.0, "diverged": 2.5})
 
 
 @pytest.mark.parametrize("seed", range(4))

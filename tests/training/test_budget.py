@@ -1,12 +1,14 @@
 """A budget: nothing begins that would overrun it, and what is left is told and trained by the next command."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from job.folder.storage import Folder, open_folder
 from job.training.budget import Budget
+from job.training.continued import Predecessor
 from job.training.display import open_display
 from job.training.options import SweepOptions
 from job.training.plan import kind_of
@@ -42,18 +44,19 @@ def test_what_a_budget_leaves_is_told_and_trained_by_the_next_command(
     assert [row(sweep, trial)["status"] for trial in "12"] == ["done", "done"]
 
 
-@pytest.mark.parametrize(("race", "seconds", "fits"), [
-    ("off", 269, False), ("off", 271, True), ("together", 29, False), ("together", 31, True),
-    ("to-the-end", 31, False)])
-def test_the_next_rung_must_fit_or_the_whole_trial(race: Mode, seconds: float, fits: bool, folder: Folder,
-                                                   finished: Path) -> None:
+@pytest.mark.parametrize(("race", "begins_at", "seconds", "fits"), [
+    ("off", 0, 269, False), ("off", 0, 271, True), ("together", 0, 29, False), ("together", 0, 31, True),
+    ("to-the-end", 0, 31, False), ("off", 8, 189, False), ("off", 8, 191, True), ("together", 8, 11, True)])
+def test_the_next_rung_must_fit_or_what_is_left_of_the_trial(
+        race: Mode, begins_at: int, seconds: float, fits: bool, folder: Folder, finished: Path) -> None:
     from job.data.passport import read_passport
 
     passport = read_passport(open_folder(str(finished)))
     assert passport
     trials = [Trial(trial="short", epochs=9, weights="none"), Trial(trial="long", epochs=27, weights="none")]
+    continued = {"long": Predecessor(replace(trials[0], epochs=8), 8, False)} if begins_at else {}
     with open_display() as display:
-        budget = Budget(folder, passport, SweepOptions(race=race, ends_at=time.time() + seconds), display)
+        budget = Budget(folder, passport, SweepOptions(race=race, ends_at=time.time() + seconds), display, continued)
         budget.epoch_seconds[kind_of(trials[1])] = 10.0
         assert budget.allows(trials) is fits
     assert budget.refused == (set() if fits else {"short", "long"})

@@ -66,6 +66,7 @@ OF_ROWS = {
                "worse, or more accurate",
     "cause": "why it failed, diverged or stopped early",
     "trained_by": "longer trial of the trajectory that passed through this one; empty: trained alone",
+    "continued_from": "shorter trial whose last checkpoint this training began from; empty: from initial weights",
     "epochs_run": "epochs trained",
     "best_epoch": "the epoch whose weights are kept", "best_reason": "why it is the best",
     **{f"test_{name}": f"{meaning}, by the best epoch's weights" for name, meaning in OF_TEST.items()},

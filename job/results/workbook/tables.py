@@ -26,7 +26,8 @@ FIRST = ("best_val_acc", "best_val_loss", "verdict", "beats_baseline", "best_epo
 # Each group is folded; the column after it, which carries the button that unfolds it, is not.
 FOLDED = (tuple(f"median_{name}" for name in FIGURES), tuple(f"last_{name}" for name in FIGURES),
           ("num_train", "num_val", "num_test", "device", "precision_used", "host", "image", "versions", "git_commit",
-           "pack_hash", "started_at", "finished_at", "best_reason", "trained_by"))
+           "pack_hash", "started_at", "finished_at", "best_reason", "trained_by",
+           "continued_from"))
 AFTER_GROUPS = ("seconds", "images_per_second", "epochs_run", "cause")
 MOST_MISTAKES = 5000
 
