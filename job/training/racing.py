@@ -34,6 +34,7 @@ def check_race(race: Race, trial: Trial, state: State, records: Records) -> Out 
     if out := patiently(lambda: race.out(trial.trial, state.epoch), records.display.say, records.pause):
         return out
     if patiently(lambda: race.is_waiting(trial.trial), records.display.say, records.pause):
+        records.display.end()
         records.last_checkpoint(state)
         records.outbox.flush(records.patience_seconds)
         raise Paused(f"paused after epoch {state.epoch}, at its rung, until the other trials are there")
