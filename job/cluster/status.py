@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from job.errors import BadConfig
 from job.folder.attempts import Attempt, num_attempts, read_attempt
 from job.folder.grid import known_trials, trial_of
-from job.folder.layout import PACK, PASSPORT, read_epochs, read_pack_hash, trial_file, trial_work, trials_with
+from job.folder.layout import PACK, PASSPORT, RACE, read_epochs, read_pack_hash, trial_file, trial_work, trials_with
 from job.folder.storage import Folder
 from job.record import Epoch, Row, finite
 from job.results.intact import Damage, intact_row
 from job.results.ranking import natural, rank
+from job.training.race import Place, places
+from job.training.rungs import Seen
 from job.training.stopping import best_of
 from job.trial import Trial
 
@@ -24,8 +26,10 @@ THREADS = 16
 class TrialStatus:
     """One trial's state and figures: those of its best epoch so far, and those of its last one.
 
-    state: waiting, with NAME (the longer trial NAME passes through it), running, stopped, interrupted, done, diverged,
-    failed, or damaged (its row cannot be read). is_best: whether `job gather` ranks the trial first at this moment.
+    state: waiting, with NAME (the longer trial NAME passes through it), running, paused (at a rung of the race),
+    stopped, interrupted, done, diverged, raced, failed, or damaged (its row cannot be read). is_best: whether `job
+    gather` ranks the trial first at this moment. rung: the last one that it has reached in a race, 1 or 2; place: its
+    place there at this moment, of num_at_rung trials.
     """
 
     trial: Trial
@@ -43,19 +47,26 @@ class TrialStatus:
     cause: str = ""
     shorter: tuple[str, ...] = ()
     is_best: bool = False
+    rung: int | None = None
+    place: int | None = None
+    num_at_rung: int | None = None
 
     @property
     def has_row(self) -> bool:
         """Whether it has ended, well or not."""
-        return self.state in ("done", "diverged", "failed", "damaged")
+        return self.state in ("done", "diverged", "raced", "failed", "damaged")
 
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """The state of each trial, and the damaged files that were found on the way."""
+    """The state of each trial, and the damaged files that were found on the way.
+
+    notes: the rungs that cannot be read, in words; a race goes on without them.
+    """
 
     trials: list[TrialStatus]
     damaged: list[Damage]
+    notes: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[TrialStatus]:
         return iter(self.trials)
@@ -72,11 +83,29 @@ def sweep_status(sweep: Folder) -> SweepStatus:
     with ThreadPoolExecutor(THREADS) as pool:
         rows = dict(zip(names, pool.map(lambda name: intact_row(sweep, name), names), strict=True))
         trials += [trial_of(row.settings) for name in names[len(trials):] if isinstance(row := rows[name], Row)]
-        found = list(pool.map(lambda trial: trial_status(sweep, trial, rows[trial.trial]), trials))
+        standing, notes = last_places(sweep)
+        found = list(pool.map(lambda trial: trial_status(sweep, trial, rows[trial.trial], standing.get(trial.trial)),
+                              trials))
     best = best_trial(sweep, [row for row in rows.values() if isinstance(row, Row)])
     noted = note_trajectories([replace(item, is_best=item.trial.trial == best) for item, _ in found])
     damaged = [row for row in rows.values() if isinstance(row, Damage)]
-    return SweepStatus(noted, damaged + [damage for _, damage in found if damage])
+    return SweepStatus(noted, damaged + [damage for _, damage in found if damage], notes)
+
+
+def last_places(sweep: Folder) -> tuple[dict[str, Place], list[str]]:
+    """Return where each trial stands at the last rung that it has reached, and which rungs cannot be read.
+
+    Both are empty for a sweep without a race, whose rungs nobody looks for.
+    """
+    notes: list[str] = []
+    if not sweep.exists(RACE):
+        return {}, notes
+    seen = Seen(sweep, notes.append)
+    seen.look(now=True)
+    last = {rung.trial: rung for rung in sorted(filter(None, seen.rungs.values()), key=lambda rung: rung.epoch)}
+    heats = {rung.heat: rung for rung in last.values()}
+    standing = {(heat, place.trial): place for heat, rung in heats.items() for place in places(seen.heat_of(rung))}
+    return {name: standing[rung.heat, name] for name, rung in last.items()}, notes
 
 
 def best_trial(sweep: Folder, rows: Sequence[Row]) -> str:
@@ -103,11 +132,21 @@ def note_trajectories(found: Sequence[TrialStatus]) -> list[TrialStatus]:
     return noted
 
 
-def trial_status(sweep: Folder, trial: Trial, row: Row | Damage | None) -> tuple[TrialStatus, Damage | None]:
+def trial_status(sweep: Folder, trial: Trial, row: Row | Damage | None,
+                 place: Place | None) -> tuple[TrialStatus, Damage | None]:
     """Return the status from a trial's row if it has one, else from its last attempt and its epochs so far.
 
-    The second: what is wrong with the table of epochs, if it is read.
+    place: at its last rung. The second: what is wrong with the table of epochs, if it is read.
     """
+    status, damage = without_place(sweep, trial, row, place)
+    if place:
+        status = replace(status, rung=place.rung, place=place.place, num_at_rung=place.num)
+    return status, damage
+
+
+def without_place(sweep: Folder, trial: Trial, row: Row | Damage | None,
+                  place: Place | None) -> tuple[TrialStatus, Damage | None]:
+    """Return the same, without the place itself."""
     work = trial_work(trial.trial)
     number = num_attempts(sweep, work)
     if isinstance(row, Damage):
@@ -120,17 +159,18 @@ def trial_status(sweep: Folder, trial: Trial, row: Row | Damage | None) -> tuple
         return TrialStatus(trial, "waiting"), None
     last = read_attempt(sweep, work, number)
     try:
-        return unfinished(trial, last, number, read_epochs(sweep, trial.trial)), None
+        return unfinished(trial, last, number, read_epochs(sweep, trial.trial), place), None
     except BadConfig as error:
         damage = Damage(trial.trial, trial_file(trial.trial, "epochs.csv"), str(error))
-        return unfinished(trial, last, number, []), damage
+        return unfinished(trial, last, number, [], place), damage
 
 
-def unfinished(trial: Trial, last: Attempt, number: int, epochs: Sequence[Epoch]) -> TrialStatus:
+def unfinished(trial: Trial, last: Attempt, number: int, epochs: Sequence[Epoch], place: Place | None) -> TrialStatus:
     """Return the status of a trial without a row, from its last attempt (of so many) and its epochs so far."""
-    state = "running" if last.is_alive else "interrupted" if last.state == "running" else "stopped"
     # Before its first heartbeat an attempt stands where the attempts before it ended.
     epoch = len(epochs) if last.epoch is None else last.epoch
+    ended = "paused" if place and place.epoch == epoch and not last.step else "stopped"
+    state = "running" if last.is_alive else "interrupted" if last.state == "running" else ended
     found = TrialStatus(
         trial, state, epoch, attempts=number, host=last.host, cause=last.cause, shorter=tuple(last.shorter))
     if best := best_of(trial, epochs):

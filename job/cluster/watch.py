@@ -34,7 +34,7 @@ def watch_status(sweep: Folder, as_json: bool = False) -> None:
                 Console(stderr=True).print(lines_for_terminal(f"{error}; asking again"), markup=False, highlight=False)
                 time.sleep(WATCH_SECONDS)
                 continue
-            now = [(item.state, item.epoch) for item in found]
+            now = [(item.state, item.epoch, item.place) for item in found]
             if as_json and now != before:
                 with contextlib.suppress(BadData):
                     print_json("status", sweep, status_json(found, pack), indent=None)
@@ -72,6 +72,7 @@ def render(found: SweepStatus, pack: str, width: int) -> RenderableType:
         Column("trial", [f"{item.trial.trial}{' *' * item.is_best}" for item in found], left=True),
         Column("lr", [f"{item.trial.lr:g}" for item in found]),
         Column("state", [item.state for item in found], left=True),
+        Column("rung", [f"{item.rung}: {item.place} of {item.num_at_rung}" if item.rung else "" for item in found], 2),
         Column("epoch", [f"{item.epoch}/{item.trial.epochs}" for item in found]),
         Column("best val acc", best),
         Column("last val acc", figures("last_val_acc", ".3f"), 1),
@@ -85,8 +86,10 @@ def render(found: SweepStatus, pack: str, width: int) -> RenderableType:
     texts = [pack] if pack else []
     hidden = [column.heading for column in columns if column not in shown and any(column.cells)]
     texts += [f"hidden at {width} columns: {', '.join(hidden)}"] if hidden else []
-    texts += [cause_line(item) for item in found if item.cause and item.state != "damaged"]
-    texts += [f"a file is damaged: {item}" for item in found.damaged]
+    texts += [cause_line(item) for item in found if item.cause and item.state not in ("paused", "raced", "damaged")]
+    texts += [*(f"a file is damaged: {item}" for item in found.damaged), *found.notes]
+    texts += ["rung: the last one that a trial has reached in the race, and its place there now"] * any(
+        item.rung for item in found)
     counts = Counter("within a longer trial" if item.state.startswith("with ") else item.state for item in found)
     texts.append(", ".join(f"{count} {state}" for state, count in counts.items()))
     if any(item.is_best for item in found):

@@ -37,7 +37,8 @@ def against_baseline(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame
     """Return the table with `p_vs_baseline`, `p_vs_baseline_holm` and `beats_baseline` (None where it is not known).
 
     The baseline always says `commonest`. The test is one-sided, because only a better trial is of use, and its p-value
-    is corrected for the number of trials, because the best of many is partly lucky.
+    is corrected for the number of trials, because the best of many is partly lucky. The race chose among the raced ones
+    by the same images, so they count as trials that do not beat the baseline.
     """
     table = table.assign(p_vs_baseline=float("nan"), p_vs_baseline_holm=float("nan"))
     table["beats_baseline"] = pd.Series([None] * len(table), dtype=object)
@@ -49,7 +50,9 @@ def against_baseline(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame
             indices.append(index)
             p_values.append(mcnemar_better(only_trial, only_constant))
             least.append(mcnemar_better(only_trial + only_constant, 0))
-    for index, p, corrected in zip(indices, p_values, holm(p_values, least), strict=True):
+    num_raced = int(is_raced(table).sum())
+    corrections = holm([*p_values, *[1.0] * num_raced], [*least, *[0.0] * num_raced])
+    for index, p, corrected in zip(indices, p_values, corrections, strict=False):
         table.loc[index, ["p_vs_baseline", "p_vs_baseline_holm"]] = p, corrected
         table.at[index, "beats_baseline"] = corrected <= LEVEL
     return table
@@ -100,7 +103,7 @@ def verdict_notes(table: pd.DataFrame) -> list[str]:
     same = others[others["verdict"] == NOT_DISTINGUISHABLE]
     how = f"{LEVEL:g} after Holm's correction for the number of trials, two-sided, {TEST}"
     if same.empty:
-        return [f"every other trial is distinguishable from trial {best} (p at most {how})"]
+        return [f"every other ranked trial is distinguishable from trial {best} (p at most {how})"]
     return [f"not distinguishable from trial {best}: trials {named(list(same['trial']))} "
             f"({len(same)} of {len(others)}; p > {how})"]
 
@@ -123,16 +126,17 @@ def never_notes(trial: str, predictions: Mapping[str, pd.DataFrame]) -> list[str
 def repeats(table: pd.DataFrame) -> pd.DataFrame:
     """Return mean and spread over seeds: one line per setting with several seeds; empty if there is none.
 
-    Columns: trials, num_seeds, the settings that vary, then mean and sample standard deviation of each figure.
+    A setting of which the race stopped a seed has no line: the mean of those that it left would be too good. Columns:
+    trials, num_seeds, the settings that vary, then mean and sample standard deviation of each figure.
     """
     settings = [spec.name for spec in fields(Trial) if spec.name in table and spec.name not in REPETITION]
     ranked = table[table["rank"].notna()]
     figures = [name for name in REPEATED if name in ranked and ranked[name].notna().any()]
     lines = []
-    for _, every in ranked.groupby(settings, sort=False, dropna=False):
+    for _, every in table[table["rank"].notna() | is_raced(table)].groupby(settings, sort=False, dropna=False):
         # Two trials with the same settings and seed are the same run.
-        group = every.drop_duplicates("seed")
-        if len(group) > 1:
+        group = every[every["rank"].notna()].drop_duplicates("seed")
+        if len(group) > 1 and every["seed"].isin(group["seed"]).all():
             line = {"trials": ", ".join(group["trial"]), "num_seeds": len(group)}
             line |= {name: group.iloc[0][name] for name in settings
                      if name in ("lr", "epochs") or ranked[name].nunique() > 1}
@@ -141,6 +145,11 @@ def repeats(table: pd.DataFrame) -> pd.DataFrame:
                 line |= {f"mean_{name}": values.mean(), f"std_{name}": values.std()}
             lines.append(line)
     return pd.DataFrame(lines)
+
+
+def is_raced(table: pd.DataFrame) -> pd.Series:
+    """Return which lines are of trials that the race stopped early."""
+    return table["status"] == "raced"
 
 
 def repeat_notes(found: pd.DataFrame) -> list[str]:

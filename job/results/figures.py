@@ -57,9 +57,13 @@ def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def varied_settings(table: pd.DataFrame) -> list[str]:
     """Return the settings that differ between ranked trials, in the order of the grid's columns; no seeds or folds."""
-    ranked = table[table["rank"].notna()]
-    return [spec.name for spec in fields(Trial) if spec.name in ranked and spec.name not in REPETITION
-            and ranked[spec.name].nunique(dropna=False) > 1]
+    return varied_in(table[table["rank"].notna()])
+
+
+def varied_in(table: pd.DataFrame) -> list[str]:
+    """Return the settings that differ between the lines of a table, as `varied_settings` does."""
+    return [spec.name for spec in fields(Trial) if spec.name in table and spec.name not in REPETITION
+            and table[spec.name].nunique(dropna=False) > 1]
 
 
 def heat_map(table: pd.DataFrame, figure: str) -> pd.DataFrame | None:
@@ -84,7 +88,8 @@ def spent(summary: "Summary") -> dict[str, float]:
 
     ... and spent on `diverged` ones; the last two are part of `trained`. A shorter trial of a trajectory took nothing
     of its own: its row counts the longer one's seconds up to its own end. The seconds of a trial that continued another
-    one count that one's, which are counted once here. A failed trial's are those of the epochs that it finished.
+    one count that one's, which are counted once here. A failed trial's are those of the epochs that it finished. What
+    the race saved is `race_cost`.
     """
     runs: dict[str, list[float]] = {}
     continued: dict[str, str] = {}

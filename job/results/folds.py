@@ -22,7 +22,8 @@ class Setting:
     setting: a trial of it on the plain split. others: the names of its trials without usable figures. alike: those of
     them that validated on images of another fold in `trials`. plain: the name of its trial on the plain split, or '';
     it has the first place where there is one. model: whose weights stand for the setting: those of `plain`, else of its
-    best fold; '' while folds are missing.
+    best fold; '' while folds are missing. raced: fold -> its trial, of those in `missing`
+    that the race stopped early.
     """
 
     setting: Trial
@@ -32,6 +33,7 @@ class Setting:
     alike: list[str] = field(default_factory=list)
     plain: str = ""
     model: str = ""
+    raced: dict[int, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[int]:
@@ -75,7 +77,7 @@ class Pooled:
             num = len(validation(next(iter(self.predictions.values()))))
             found.append(f"settings are compared by their folds, on all {num} training and validation images; val acc "
                          "and val loss are pooled over the folds, and seconds are their mean")
-            left = self.lines[self.lines["rank"].isna() & (self.lines["status"] != "failed")
+            left = self.lines[self.lines["rank"].isna() & ~self.lines["status"].isin(["raced", "failed"])
                               & (self.lines["fold"] == 0)]
             if len(left):
                 found.append("not ranked, because only the plain split of their settings has figures, on fewer images: "
@@ -83,9 +85,12 @@ class Pooled:
         found += [f"trial {name} validated on images of another fold of its setting, so the pack was made again with "
                   "another --near between them; delete the folders of the setting's trials to train them again"
                   for item in self.settings for name in item.alike]
-        return found + [f"not compared: the setting of trial {(item.names + item.others)[0]} has "
-                        f"{len(item.trials)} of {item.num_folds} folds with usable figures; missing: "
-                        f"{', '.join(map(str, item.missing))}" for item in self.settings if item.missing]
+        found += [f"not compared: the setting of trial {(item.names + item.others)[0]} has {len(item.trials)} of "
+                  f"{item.num_folds} folds with usable figures; missing: {', '.join(map(str, item.missing))}"
+                  for item in self.settings if set(item.missing) - item.raced.keys()]
+        raced = [name for item in self.settings for name in item.raced.values()]
+        return found + ([f"not compared, because a fold is missing that the race stopped: the settings of trials "
+                         f"{named(raced)}"] if raced else [])
 
 
 def pool(table: pd.DataFrame, predictions: Mapping[str, pd.DataFrame], monitor: str, highest: bool) -> Pooled:
@@ -126,11 +131,14 @@ def settings_of_folds(table: pd.DataFrame, predictions: Mapping[str, pd.DataFram
             setting.trials[trial.fold] = trial.trial
             continue
         setting.others.append(trial.trial)
+        if line["status"] == "raced":
+            setting.raced[trial.fold] = trial.trial
         if is_usable and trial.fold not in setting.trials:
             setting.alike.append(trial.trial)
     for (key, _), setting in found.items():
         # The table is ranked, so the fold that came first is the best one.
         setting.plain = plain.pop(key, "")
+        setting.raced = {fold: name for fold, name in setting.raced.items() if fold in setting.missing}
         setting.model = "" if setting.missing else setting.plain or next(iter(setting.trials.values()))
     return list(found.values())
 

@@ -63,10 +63,10 @@ def beyond_edge(table: pd.DataFrame, line: pd.Series, grid: Sequence[Trial],
                 used: set[str]) -> tuple[list[Trial], list[str]]:
     """Return the trials to try next and the reasons, if the best lr or epochs lies on the edge of the grid.
 
-    table: that of `judge`; line: its recommended line. The edge is taken over all trials (done,
-    failed, diverged or not yet trained) that differ from the best only in lr, epochs, warmup and seed. Fewer epochs are
-    suggested only under the schedule cosine: under the others they are the beginning of the same run. More epochs are
-    suggested only if early stopping did not end the best trial.
+    table: that of `judge`; line: its recommended line. The edge is taken over all trials (done, raced, failed, diverged
+    or not yet trained) that differ from the best only in lr, epochs, warmup and seed. Fewer epochs are suggested only
+    under the schedule cosine: under the others they are the beginning of the same run. More epochs are suggested only
+    if early stopping did not end the best trial.
     """
     best = as_trial(line)
     ranked = [(trial, other) for _, other in table[table["rank"].notna()].iterrows()
@@ -107,7 +107,7 @@ def evidence(name: str, best: pd.Series, ranked: Sequence[tuple[Trial, pd.Series
     others = [(abs(math.log(getattr(trial, name) / best[name])), place, line) for place, (trial, line)
               in enumerate(ranked) if getattr(trial, name) != best[name] and getattr(trial, same) == best[same]]
     if not others:
-        return "a guess: ", f"but no trial with a result differs from it in {name} alone"
+        return "a guess: ", f"but no ranked trial differs from it in {name} alone"
     _, _, line = min(others, key=lambda item: item[:2])
     if line["best_val_acc"] == best["best_val_acc"]:
         return None

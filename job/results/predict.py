@@ -21,6 +21,7 @@ from job.folder.layout import read_parsed, trial_file, trials_with
 from job.folder.storage import Folder, join
 from job.results.intact import Damage
 from job.results.predictions import whole_predictions
+from job.results.raced import refuse_raced
 from job.results.sets import COVERAGE, Sets, check_coverage, in_set, sets_of
 from job.results.summary import collect
 from job.training.backbone import WithoutWeights
@@ -155,6 +156,7 @@ def load_predictor(sweep: Folder, trial: str = "", coverage: float = COVERAGE) -
     try:
         data = sweep.read(name)
     except MissingInput:
+        refuse_raced(sweep, trial)
         with_weights = sorted(trials_with(sweep, "best.safetensors"))
         raise MissingInput(f"{sweep.uri}: trial {trial!r} has no best weights; the trials that have them: "
                            f"{', '.join(with_weights) or 'none'}") from None

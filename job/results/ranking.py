@@ -24,7 +24,8 @@ def natural(name: str) -> tuple[float, int, str]:
 def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str, bool]:
     """Return the table, best trial first, the figure it is sorted by, and whether a higher one is better.
 
-    That figure is the validation figure that all trials monitor, or val_acc if they differ.
+    That figure is the validation figure that all trials monitor, or val_acc if they differ. Where a trial is raced, the
+    column `p_race` is the p-value of the race's test (`job.training.race.Place`), NaN where there was none.
     """
     lines = [row.settings | {key: value for key, value in asdict(row).items() if key != "settings"} for row in rows]
     table = pd.DataFrame(lines)
@@ -37,20 +38,31 @@ def rank(rows: Sequence[Row], pack_hash: str) -> tuple[pd.DataFrame, str, bool]:
     for name in {"epochs", "seconds", *(f"{part}_{figure}" for part in ("best", "median", "last")
                                         for figure in FIGURES)}:
         table[name] = pd.to_numeric(table[name]) if name in table else float("nan")
-    usable = (table["pack_hash"] == pack_hash) & (table["status"] != "failed") & table[f"best_{monitor}"].notna()
+    if (table["status"] == "raced").any():
+        table["p_race"] = [p_race(row) for row in rows]
+    usable = ((table["pack_hash"] == pack_hash) & ~table["status"].isin(["raced", "failed"])
+              & table[f"best_{monitor}"].notna())
     return in_order(table, usable, monitor, is_max(monitor, mode)), monitor, is_max(monitor, mode)
 
 
 def in_order(table: pd.DataFrame, usable: pd.Series, monitor: str, highest: bool) -> pd.DataFrame:
     """Return the table with `rank`, best line first; lines that are not usable come last and have rank NaN.
 
-    Ties: lower validation loss first, then fewer epochs.
+    Of these, raced ones come after the others that have figures, and those without figures last. Ties: lower validation
+    loss first, then fewer epochs.
     """
-    order = table.assign(unusable=~usable).sort_values(
-        ["unusable", f"best_{monitor}", "best_val_loss", "epochs"], ascending=[True, not highest, True, True],
+    tier = (~usable).astype(int) + (table["status"] == "raced") + 2 * table[f"best_{monitor}"].isna()
+    order = table.assign(tier=tier).sort_values(
+        ["tier", f"best_{monitor}", "best_val_loss", "epochs"], ascending=[True, not highest, True, True],
         kind="stable").index
     table = table.loc[order].reset_index(drop=True)
     return table.assign(rank=[number + 1.0 if number < usable.sum() else float("nan") for number in range(len(table))])
+
+
+def p_race(row: Row) -> float:
+    """Return the p-value of the decision that stopped a raced trial; NaN where the row has none."""
+    p = row.race.get("p")
+    return float(p) if isinstance(p, int | float) and 0 <= p <= 1 else math.nan
 
 
 def as_trial(line: pd.Series) -> Trial:

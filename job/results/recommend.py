@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from job.results.compare import NOT_DISTINGUISHABLE, named, recommended_line
+from job.results.compare import NOT_DISTINGUISHABLE, is_raced, named, recommended_line
 from job.results.folds import Pooled, Setting
 from job.training.exact import LEVEL, Share, mcnemar_better, share
 
@@ -166,7 +166,10 @@ def no_recommendation(pooled: Pooled, monitor: str) -> Recommendation:
         f"{reached(accuracy(found, 'val'), accuracy(found, 'test'))} "
         f"(p = {first['p_vs_baseline']:.2g}, {first['p_vs_baseline_holm']:.2g} after Holm's correction for the number "
         "of trials, by the one-sided exact McNemar test on validation)."]
-    return Recommendation("", [*sentences, *too_few(found, commonest)], [], commonest, baseline_val, baseline_test)
+    num_raced = int(is_raced(table).sum())
+    raced = [f"Not tested, because the race stopped them early: {num_raced} of the trials."] if num_raced else []
+    return Recommendation("", [*sentences, *raced, *too_few(found, commonest)], [], commonest, baseline_val,
+                          baseline_test)
 
 
 def too_few(predictions: pd.DataFrame, commonest: str) -> list[str]:

@@ -29,6 +29,7 @@ from job.results.folds import Pooled, folds_table, pool, spread
 from job.results.intact import Damage, Trials, read_predictions, read_trials, refuse_damaged
 from job.results.label_issues import LabelIssues, find_issues
 from job.results.next_grid import next_grid
+from job.results.raced import race_cost, raced_lines, raced_notes
 from job.results.ranking import natural, rank
 from job.results.recommend import Recommendation, recommend
 from job.results.reliability import confidence_notes
@@ -53,14 +54,14 @@ class Summary:
     """A sweep's rows, ranked.
 
     table: one line per trial with the fields of Trial and Row, `rank` (1 is first), and the tests against the baseline
-    and the best trial (`against_baseline`, `judge`). Failed trials and rows of another pack have rank NaN: the figures
-    of another pack describe other images. The trials of a setting with all its folds share its rank and tests. lines:
-    what was compared, as `Pooled` has it: the same table where no trial has a fold. pooled: ranked line -> the images
-    that it was compared on, with the test images of its trial. folds: `folds_table`. label_issues: by the recommended
-    trial or its setting's folds; None without. epochs: trial -> its table of epochs. predictions: ranked trial -> its
-    images, as `checked_predictions` gives them. sets: their prediction sets of coverage 0.9. passport: that of the
-    pack, checked; None without a pack, or where it is damaged. damaged: files that cannot be read; their trials are
-    left out.
+    and the best trial (`against_baseline`, `judge`). Raced and failed trials and rows of another pack have rank NaN:
+    the figures of another pack describe other images. The trials of a setting with all its folds share its rank and
+    tests. lines: what was compared, as `Pooled` has it: the same table where no trial has a fold. pooled: ranked line
+    -> the images that it was compared on, with the test images of its trial. folds: `folds_table`. label_issues: by the
+    recommended trial or its setting's folds; None without. epochs: trial -> its table of epochs. predictions: ranked
+    trial -> its images, as `checked_predictions` gives them. sets: their prediction sets of coverage 0.9. passport:
+    that of the pack, checked; None without a pack, or where it is damaged. damaged: files that cannot be read; their
+    trials are left out.
     """
 
     table: pd.DataFrame
@@ -120,10 +121,12 @@ class Summary:
         """Return what summary.json holds."""
         recommendation = asdict(self.recommendation) | {"trial": self.recommendation.trial or None}
         folds = json.loads(self.folds.to_json(orient="records", double_precision=15))
+        cost = race_cost(self.table)
         found = {"best": recommendation["trial"], "recommendation": recommendation, "sorted_by": self.monitor,
                  "folds": folds, "num_label_issues": len(self.label_issues.table) if self.label_issues else None,
                  "sets": [{"trial": name, **asdict(found)} for name, found in self.sets.items()],
-                 "notes": self.notes(), "missing": self.missing, "failed": self.failed, "other_pack": self.other_pack}
+                 "notes": self.notes(), "missing": self.missing, "failed": self.failed, "other_pack": self.other_pack,
+                 "raced": list(raced_lines(self.table)["trial"]), "race_cost": asdict(cost) if cost else None}
         return found | ({"damaged": [asdict(item) for item in self.damaged]} if self.damaged else {})
 
     def notes(self) -> list[str]:
@@ -132,8 +135,8 @@ class Summary:
         confidence = [note for _, line in shown.iterrows()
                       for note in confidence_notes(self.shown_trial, line, self.sets.get(self.shown_trial))]
         issues = self.label_issues.notes() if self.label_issues else []
-        found = [*self.warnings, *confidence, *verdict_notes(self.lines), *repeat_notes(self.repeats), *issues,
-                 *self.next_notes]
+        found = [*self.warnings, *confidence, *verdict_notes(self.lines), *repeat_notes(self.repeats),
+                 *raced_notes(self.table, self.uri), *issues, *self.next_notes]
         if self.next_trials:
             command = shlex.join(["job", "sweep", "--grid", join(self.uri, NEXT_GRID), self.uri])
             found.append(f"{NEXT_GRID} is the grid with these trials added; to train them: {command}")

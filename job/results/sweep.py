@@ -11,6 +11,7 @@ from job.folder.layout import check_sweep, read_epochs, read_parsed, read_row, t
 from job.folder.storage import Folder, join, open_folder
 from job.results.label_issues import COLUMNS
 from job.results.predictions import predictions_table
+from job.results.raced import refuse_raced
 from job.results.ranking import natural
 from job.results.recommend import Recommendation
 from job.results.summary import collect, epochs_table
@@ -78,6 +79,9 @@ class Sweep:
         name = trial_file(str(trial), "predictions.csv")
         try:
             return read_parsed(self.folder, name, predictions_table)
+        except MissingInput:
+            refuse_raced(self.folder, str(trial))
+            raise
         except ValueError as error:
             raise BadData(f"{join(self.folder.uri, name)}: {error}; restore the file") from None
 

@@ -18,6 +18,7 @@ from job.folder.layout import NEXT_GRID, REPORT
 from job.folder.storage import Folder, join
 from job.results.intact import refuse_damaged
 from job.results.json_output import plan_sums, race_sums
+from job.results.raced import NO_RACE, raced_lines
 from job.results.summary import Summary, settings_of
 from job.training.display import clock, plural
 
@@ -35,11 +36,12 @@ FIGURES = {
     "test_recall_at_threshold": ("recall at threshold", ".3f", 4),
     "p_vs_best": ("p vs best", ".3f", 3),
     "p_vs_best_holm": ("after Holm", ".3f", 2),
+    "p_race": ("p in the race", ".3f", 3),
     "seconds": ("seconds", ".1f", 5),
 }
 SETTING_DROPS = 7
-STATE_STYLES = {"done": "green", "running": "cyan", "stopped": "yellow", "interrupted": "yellow", "diverged": "red",
-                "failed": "bold red", "damaged": "bold red"}
+STATE_STYLES = {"done": "green", "running": "cyan", "paused": "blue", "stopped": "yellow", "interrupted": "yellow",
+                "raced": "dim", "diverged": "red", "failed": "bold red", "damaged": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, sc
         print_line(screen, sentence, style="bold" if number == 0 else None)
     order = [f"sorted by {summary.monitor}"] if lines["rank"].notna().any() else []
     pooled = ["one line per setting"] if len(lines) < len(summary.table) else []
-    print_line(screen, ", ".join([plural(len(summary.table), "trial"), *pooled, *order, *alike]))
+    num_raced = len(raced_lines(summary.table))
+    raced = [f"{num_raced} of them raced (stopped early, at the bottom)"] if num_raced else []
+    print_line(screen, ", ".join([plural(len(summary.table), "trial"), *raced, *pooled, *order, *alike]))
     # Only what beats always saying the commonest class is green.
     screen.print(table_of(fits, ["bold green" if trial == summary.recommendation.trial else None
                                  for trial in lines["trial"]]))
@@ -129,7 +133,7 @@ def print_gathered(sweep: Folder, summary: Summary, workbook: str, kept: str, sc
         of = f"that of {summary.positive!r}" if summary.positive else "the mean over the classes"
         print_line(screen, f"test recall is {of}{recall_note(lines)}")
     for note in summary.notes():
-        print_line(screen, note, whole=NEXT_GRID in note)
+        print_line(screen, note, whole=NEXT_GRID in note or NO_RACE in note)
     if kept:
         print_line(screen, f"the workbook had been edited; the edited one is now {join(sweep.uri, kept)}", whole=True)
     print_line(screen, f"page: {join(sweep.uri, REPORT)}", whole=True)
@@ -157,7 +161,7 @@ def summary_columns(lines: pd.DataFrame, recommended: str) -> tuple[list[Column]
     varied = [name for name in settings if name not in alike]
     names = [f"{trial}{' *' * (trial == recommended)}" for trial in lines["trial"]]
     columns = [Column("trial", names, left=True)]
-    if lines["status"].nunique() > 1 or "failed" in set(lines["status"]):
+    if lines["status"].nunique() > 1 or set(lines["status"]) & {"raced", "failed"}:
         columns.append(Column("state", lines["status"].astype(str).tolist(), left=True))
     columns += [Column(name, [shown(value) for value in lines[name]],
                        0 if name in ("lr", "epochs") else SETTING_DROPS + number) for number, name in enumerate(varied)]

@@ -4,13 +4,15 @@ import time
 from collections.abc import Iterable
 
 from job.errors import MissingInput, TryAgain
-from job.folder.attempts import last_attempt
+from job.folder.attempts import SILENT_SECONDS, Attempt, last_attempt
 from job.folder.grid import read_grid
 from job.folder.layout import GRID, check_sweep, trial_work
 from job.folder.storage import Folder
 
 IDLE_SECONDS = 600.0
 MOST_NAMED = 5
+# What the cause of an attempt begins with that `job.training.rungs.Paused` ended.
+PAUSED = "paused"
 
 
 def expected_trials(sweep: Folder) -> set[str] | None:
@@ -49,19 +51,29 @@ def without_grid(sweep: Folder) -> str:
 
 def idle_text(sweep: Folder, trials: list[str]) -> str:
     """Return which of these trials nobody trains, and why, if nobody trains any of them; else ''."""
-    reasons = []
+    reasons, num_paused = [], 0
     for trial in trials:
         last = last_attempt(sweep, trial_work(trial))
-        if last and last.is_alive:
+        # A sweep that races is alive between its turns, when it has just paused a trial.
+        if last and (last.is_alive or (is_paused(last) and last.seconds_silent < SILENT_SECONDS)):
             return ""
+        num_paused += last is not None and is_paused(last)
         reasons.append(f"{trial} ({why_idle(last.state, last.cause) if last else 'not begun'})")
     if len(reasons) > MOST_NAMED:
         reasons[MOST_NAMED:] = [f"{len(reasons) - MOST_NAMED} more"]
-    return (f"nothing trains the trials that have no row: {', '.join(reasons)}; if their Jobs have ended for good, "
-            f"`job rerun {sweep.uri} --missing` prints new ones; to end without them, remove their lines from {GRID}, "
-            "or stop this command")
+    paused = f"`job sweep {sweep.uri}` goes on with those that are paused; " if num_paused else ""
+    return (f"nothing trains the trials that have no row: {', '.join(reasons)}; {paused}if their Jobs have ended for "
+            f"good, `job rerun {sweep.uri} --missing` prints new ones; to end without them, remove their lines from "
+            f"{GRID}, or stop this command")
 
 
 def why_idle(state: str, cause: str) -> str:
     """Return how an attempt ended; one that says it runs and is silent has died."""
-    return "its process died" if state == "running" else f"{state}: {cause}" if cause else state
+    if state == "running":
+        return "its process died"
+    return cause if cause.startswith(PAUSED) else f"{state}: {cause}" if cause else state
+
+
+def is_paused(attempt: Attempt) -> bool:
+    """Whether an attempt ended at a rung of the race, to wait for the other trials."""
+    return attempt.state == "stopped" and attempt.cause.startswith(PAUSED)

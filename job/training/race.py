@@ -103,8 +103,7 @@ class Place:
 
     def why_out(self) -> str:
         """Why it does not go on, in words."""
-        test = f"; p = {self.p:.2g} that it is as accurate as trial {self.against}, the last of these" \
-            if self.p is not None else ""
+        test = f"; p = {self.p:.2g} against trial {self.against}, the last of these" if self.p is not None else ""
         return (f"stopped early by the race after epoch {self.epoch} (rung {self.rung}): {self.place} of {self.num} "
                 f"there, and the best {self.num_best} go on{test}")
 

@@ -95,7 +95,7 @@ def test_advice_from_a_difference_that_may_be_chance_is_called_a_guess_and_a_tie
     assert two(tmp_path, *trials, (5, 5)) == []
     fewer = replace(trials[1], epochs=2)
     assert [note.partition(": try")[0] for note in two(tmp_path, trials[0], fewer, (5, 30))] == [
-        f"a guess: the best trial has the largest {name} of the grid, {value}, but no trial with a result differs from "
+        f"a guess: the best trial has the largest {name} of the grid, {value}, but no ranked trial differs from "
         f"it in {name} alone" for name, value in (("lr", "0.1"), ("epochs", "4"))]
     # Half of the images are of one class.
     assert two(tmp_path, *trials, (45, 50)) == []

@@ -11,10 +11,12 @@ from markupsafe import Markup
 
 from job.folder.escape import for_page
 from job.folder.storage import Folder
-from job.record import FIGURES, PROBABILITY
+from job.record import PROBABILITY
 from job.results.figures import per_class, pr_points, roc_points
+from job.results.raced import raced_lines
 from job.results.reliability import calibration_facts, reliability
-from job.results.report.charts import MOST_LINES, MOST_POINTS, Chart, Line, Point, chart, epoch_lines
+from job.results.report.charts import Chart, Line, Point, chart
+from job.results.report.curves import curves, curves_note
 from job.results.report.folds import folds_facts
 from job.results.report.images import MOST_MISTAKES, SPLIT_NAMES, Pictures, pictures
 from job.results.report.tables import (
@@ -73,7 +75,8 @@ def about(summary: Summary) -> dict[str, Any]:
     sentences = found.sentences or ["No trial has a figure to recommend it by."]
     num_rows, num_ranked = len(summary.table), int(summary.table["rank"].notna().sum())
     standing = [f"{num_rows} of {num_rows + len(summary.missing)} trials have a row"]
-    standing += [f"{len(summary.failed)} failed"] if summary.failed else []
+    for num, words in ((len(raced_lines(summary.table)), "stopped early by the race"), (len(summary.failed), "failed")):
+        standing += [f"{num} {words}"] if num else []
     name = summary.uri.rstrip("/").rpartition("/")[2]
     return {
         "uri": summary.uri, "title": f"{name}: {sentences[0].split(':')[0]}", "standing": ", ".join(standing),
@@ -99,41 +102,6 @@ def shares(summary: Summary) -> Iterator[tuple[str, str, Share, bool]]:
             yield images, folds or f"trial {found.trial}", own, True
         if baseline:
             yield images, f"always {found.commonest}", baseline, False
-
-
-def drawn(summary: Summary) -> list[str]:
-    """Return the trials whose curves are drawn: the recommended one and the first others, of those with an epoch."""
-    names = [name for name in summary.table["trial"] if len(summary.epochs.get(name, ()))]
-    return sorted(names, key=lambda name: name != summary.recommendation.trial)[:MOST_LINES]
-
-
-def curves(summary: Summary) -> Iterator[Chart]:
-    """Yield the charts of validation accuracy and loss over the epochs."""
-    names, table = drawn(summary), summary.table
-    best_epochs = {name: float(epoch) for name, epoch in zip(table["trial"], table["best_epoch"], strict=True)
-                   if pd.notna(epoch)}
-    for figure, words in (("val_acc", "Validation accuracy"), ("val_loss", "Validation loss")):
-        assert figure in FIGURES
-        lines = epoch_lines(summary.epochs, names, figure, summary.recommendation.trial, best_epochs)
-        text = f"{words} after each epoch, one line per trial, for {len(names)} trials; the table below has the values."
-        found = chart(figure, (words, "epoch", words.lower()), lines, text=text)
-        if found:
-            yield found
-
-
-def curves_note(summary: Summary) -> str:
-    """Return how to read the curves, and which are not drawn."""
-    names = drawn(summary)
-    note = "One line per trial, named at its end; the ring is the best epoch, whose weights are kept."
-    if summary.recommendation.trial:
-        note += " The thick line is the recommended trial."
-    num = sum(len(found) > 0 for found in summary.epochs.values())
-    if num > len(names):
-        note += f" Drawn are {len(names)} of {num} trials, the best ones; the workbook has all."
-    longest = max((len(summary.epochs[name]) for name in names), default=0)
-    if longest > MOST_POINTS:
-        note += f" Of {longest:,} epochs about {MOST_POINTS} are drawn, the best one always."
-    return note
 
 
 def of_one_trial(summary: Summary, sweep: Folder) -> dict[str, Any]:

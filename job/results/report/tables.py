@@ -9,16 +9,18 @@ import pandas as pd
 
 from job.data.passport import Passport
 from job.results.figures import heat_map, spent
+from job.results.raced import race_cost
 from job.results.summary import Summary, has_values, settings_of
 from job.trial import Trial
 
 # A figure of the row -> what heads its column. The row's own name stands below it.
 FIGURES = {
     "best_val_acc": "validation accuracy", "std_best_val_acc": "deviation over folds", "verdict": "verdict",
-    "p_vs_best": "p vs best", "p_vs_best_holm": "p vs best, Holm", "test_acc": "test accuracy",
-    "test_recall": "test recall", "test_errors": "test errors", "test_false_negatives": "false negatives on test",
-    "seconds": "seconds", "best_epoch": "best epoch", "best_val_loss": "validation loss"}
-FOUR_DIGITS = ("_acc", "_loss", "_precision", "_recall", "_f1", "_best", "_holm")
+    "p_vs_best": "p vs best", "p_vs_best_holm": "p vs best, Holm", "p_race": "p in the race",
+    "test_acc": "test accuracy", "test_recall": "test recall", "test_errors": "test errors",
+    "test_false_negatives": "false negatives on test", "seconds": "seconds",
+    "best_epoch": "best epoch", "best_val_loss": "validation loss"}
+FOUR_DIGITS = ("_acc", "_loss", "_precision", "_recall", "_f1", "_best", "_holm", "p_race")
 PROVENANCE = {"device": "device", "precision_used": "precision", "host": "host", "image": "image",
               "git_commit": "commit", "pack_hash": "pack", "versions": "versions"}
 MOST_VALUES = 6
@@ -82,7 +84,7 @@ def shown(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if not isinstance(value, (int, float)):
         return str(value)
-    if name.startswith("p_vs_") and 0 <= value < 0.0001:
+    if name.startswith(("p_vs_", "p_race")) and 0 <= value < 0.0001:
         return "< 0.0001"
     if name.endswith(FOUR_DIGITS):
         return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"
@@ -131,10 +133,19 @@ def spent_facts(summary: Summary) -> list[tuple[str, str]]:
     longest = table.loc[table["seconds"].idxmax()] if table["seconds"].notna().any() else None
     found = [("training and validation", duration(seconds["trained"])),
              ("saved by trajectories", duration(seconds["saved"])),
-             ("lost in failed trials", duration(seconds["failed"])),
+             *race_facts(table), ("lost in failed trials", duration(seconds["failed"])),
              ("spent on diverged trials", duration(seconds["diverged"])), ("epochs in all rows", f"{ran:g}")]
     return found + ([("longest trial", f"{longest['trial']}, {duration(longest['seconds'])}")]
                     if longest is not None else [])
+
+
+def race_facts(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return what the race saved, in words, if it stopped a trial."""
+    if (cost := race_cost(table)) is None:
+        return []
+    text = f"raced trials took {cost.epochs_taken:,} epochs instead of up to {cost.epochs_asked:,}"
+    return [("saved by the race", text if cost.seconds_saved is None else
+             f"about {duration(cost.seconds_saved)}, by the pace of their epochs: {text}")]
 
 
 def duration(seconds: float) -> str:

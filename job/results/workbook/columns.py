@@ -55,16 +55,19 @@ OF_TEST = {
     "average_precision": "average precision of the positive class on the test split"}
 OF_ROWS = {
     "rank": "1: the best by the figure that the trials are sorted by; empty: not ranked",
-    "status": "done, diverged (a loss was not finite) or failed",
+    "status": "done, diverged (a loss was not finite), raced (the race stopped it early, so it has neither weights of "
+              "its own nor figures of test) or failed",
     "beats_baseline": "whether it is more accurate on validation than always saying the commonest class (p at most "
                       "0.05 after Holm's correction)",
     "p_vs_baseline": "one-sided p-value of McNemar's exact test against always saying the commonest class",
     "p_vs_best": "two-sided p-value of McNemar's exact test against the recommended trial, on validation",
     "p_vs_baseline_holm": "p_vs_baseline after Holm's correction for the number of trials",
     "p_vs_best_holm": "p_vs_best after Holm's correction for the number of trials",
+    "p_race": "of a raced trial: two-sided p-value of McNemar's exact test against the last of the best at its rung, "
+              "on validation; above 0.05 the race does not show that it is worse",
     "verdict": "compared with the recommended trial, by p_vs_best_holm: best (it is that trial), not distinguishable, "
                "worse, or more accurate",
-    "cause": "why it failed, diverged or stopped early",
+    "cause": "why it failed, diverged or stopped early, or what put it out of the race",
     "trained_by": "longer trial of the trajectory that passed through this one; empty: trained alone",
     "continued_from": "shorter trial whose last checkpoint this training began from; empty: from initial weights",
     "epochs_run": "epochs trained",
@@ -86,6 +89,7 @@ OF_ROWS = {
     "val_seconds": "time of validation, all epochs",
     "images_per_second": "training images per second, median of epochs",
     "device": "GPU, or processor and threads", "precision_used": "number format of training: bf16 or fp32",
+    "race": "of a raced trial: the decision of the race, as row.json has it",
     "features": "name of the features that the head was trained on; empty: images",
     "host": "host, or Kubernetes node and pod", "versions": "of trialgrid, Python, torch and torchvision",
     "git_commit": "commit of this program", "image": "container image, where one was used",
@@ -137,7 +141,8 @@ def unit_of(sheet: str, name: str) -> str:
         return UNITS[plain]
     if "confusion" in plain or plain.endswith(("_false_negatives", "_errors")):
         return "images"
-    if plain.startswith("p_vs_") or plain.endswith(SHARES) or (sheet in SHEETS_OF_IMAGES and plain in SHARES_OF_CLASS):
+    if plain.startswith(("p_vs_", "p_race")) or plain.endswith(SHARES) or (
+            sheet in SHEETS_OF_IMAGES and plain in SHARES_OF_CLASS):
         return "0 to 1"
     if plain in SHARES_OF_BINS:
         return "0 to 1"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from job.record import FIGURES
+from job.results.compare import is_raced
 from job.results.summary import settings_of
 from job.results.workbook.spreadsheet import Page, kind_of
 from job.results.workbook.trial_sheet import TrialSheet, median
@@ -18,6 +19,8 @@ def write_condensed(page: Page, table: pd.DataFrame, sheets: Mapping[str, TrialS
                     epochs: Mapping[str, pd.DataFrame]) -> None:
     """Write the study's layout; medians link to the trials' sheets, those of trials without a sheet are values."""
     names = [*CONDENSED, *(name for name in settings_of(table) if name not in CONDENSED)]
+    # The medians of a raced trial are those of a few epochs.
+    names += ["status", "epochs_run"] if is_raced(table).any() else []
     page.put(0, 0, "", "head")
     medians_from = len(names) + 3
     for row, name in enumerate(names, 1):

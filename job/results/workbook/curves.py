@@ -38,7 +38,9 @@ def add_curves(page: Page, summary: Summary, sheets: dict[str, TrialSheet], plac
         style = {"width": 3.5, "color": RECOMMENDED} if name == best else {
             "width": 1.5, "color": COLOURS[number % len(COLOURS)],
             "dash_type": ("solid", "dash", "round_dot")[number // len(COLOURS) % 3]}
-        chart.add_series({"name": f"{name}: lr {line['lr']:.6g}, {line['epochs']:.0f} epochs",
+        is_raced = line["status"] == "raced"
+        epochs = f"raced after epoch {line['epochs_run']}" if is_raced else f"{line['epochs']:.0f} epochs"
+        chart.add_series({"name": f"{name}: lr {line['lr']:.6g}, {epochs}",
                           **points(sheet, summary.monitor, style, name in parts)})
     num_epochs = max(int(sheets[name].epochs["epoch"].max()) for name in shown)
     baseline = add_baseline(page, chart, summary, num_epochs, place)

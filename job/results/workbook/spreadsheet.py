@@ -30,7 +30,7 @@ def kind_of(name: str) -> str:
     name = name.removesuffix("_at_threshold")
     if name.endswith(("_loss", "_nll", "_nll_calibrated")):
         return "loss"
-    if name.startswith("p_vs_"):
+    if name.startswith(("p_vs_", "p_race")):
         return "p"
     if name.endswith(("_acc", "_precision", "_recall", "_f1", "_auc", "_low", "_high", "_brier", "_ece", "threshold",
                       "probability")):

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from job.folder.escape import for_workbook
-from job.results.figures import heat_map, varied_settings
+from job.results.compare import is_raced
+from job.results.figures import heat_map, varied_in
 from job.results.summary import Summary
 from job.results.workbook.cells import add_scale, write_confusion, write_heat_map
 from job.results.workbook.curves import add_curves
@@ -58,8 +59,9 @@ def write_start(page: Page, summary: Summary, sheets: dict[str, TrialSheet], oth
 def columns_of(summary: Summary) -> list[str]:
     """Return the columns of the narrow table: lr, epochs, a few other settings that vary, and the main figures."""
     table = summary.lines
-    varied = [name for name in varied_settings(table) if name not in ("lr", "epochs")][:MOST_SETTINGS]
-    figures = [f"best_{summary.monitor}", "test_acc", "test_recall"]
+    shown = table[table["rank"].notna() | is_raced(table)]
+    varied = [name for name in varied_in(shown) if name not in ("lr", "epochs")][:MOST_SETTINGS]
+    figures = [f"best_{summary.monitor}", "test_acc", "test_recall", "p_race"]
     present = [name for name in dict.fromkeys(figures) if name in table and table[name].notna().any()]
     return ["rank", "trial", "lr", "epochs", *varied, *present, "seconds", "verdict"]
 
@@ -110,6 +112,8 @@ def verdict_of(summary: Summary, line: pd.Series) -> str:
         return "RECOMMENDED"
     if line["trial"] in summary.recommendation.cheaper:
         return f"{line['verdict']}, cheaper"
+    if line["status"] == "raced":
+        return f"raced after epoch {line['epochs_run']}"
     if pd.isna(line["rank"]):
         return str(line["status"]) if line["status"] != "done" else "not ranked"
     if not summary.recommendation.trial and line.get("beats_baseline") is not None:

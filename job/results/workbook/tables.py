@@ -20,7 +20,7 @@ AT_THRESHOLD = ("threshold", "val_recall_at_threshold", "test_acc_at_threshold",
                 "test_recall_at_threshold", "test_f1_at_threshold", "test_false_negatives_at_threshold",
                 "test_confusion_at_threshold")
 FIRST = ("best_val_acc", "best_val_loss", "verdict", "beats_baseline", "best_epoch", "p_vs_baseline",
-         "p_vs_baseline_holm", "p_vs_best", "p_vs_best_holm", "best_train_acc", "best_train_loss", *OF_TEST,
+         "p_vs_baseline_holm", "p_vs_best", "p_vs_best_holm", "p_race", "best_train_acc", "best_train_loss", *OF_TEST,
          *AT_THRESHOLD, "temperature", *(f"{split}_{name}" for split in ("val", "test") for name in CALIBRATION),
          "calibration_note")
 # Each group is folded; the column after it, which carries the button that unfolds it, is not.

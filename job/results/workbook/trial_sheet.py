@@ -11,9 +11,9 @@ from xlsxwriter.utility import xl_rowcol_to_cell
 from job.record import FIGURES
 from job.results.workbook.spreadsheet import Page, kind_of
 
-FACTS = ("status", "cause", "best_epoch", "best_reason", "best_val_acc", "best_val_loss", "test_acc", "test_recall",
-         "test_false_negatives", "test_errors", "temperature", "test_nll", "test_nll_calibrated", "test_ece",
-         "calibration_note", "seconds")
+FACTS = ("status", "cause", "p_race", "best_epoch", "best_reason", "best_val_acc", "best_val_loss", "test_acc",
+         "test_recall", "test_false_negatives", "test_errors", "temperature", "test_nll", "test_nll_calibrated",
+         "test_ece", "calibration_note", "seconds")
 # Folded, so that the charts stand on the first screen.
 FOLDED = ("images_per_second", "train_seconds", "val_seconds")
 EPOCH_COLUMN = 3
@@ -75,7 +75,8 @@ def write_trial(page: Page, line: pd.Series, epochs: pd.DataFrame, settings: Seq
     if len(shown):
         page.book.columns += [("Trial ...", name, name) for name in shown.columns]
         add_charts(sheet, [(1, beside), (18, beside)])
-        text = "marked: the best epoch, whose weights are kept" if best else "no epoch is the best"
+        kept = ", until the race stopped the trial" if line["status"] == "raced" else ", whose weights are kept"
+        text = f"marked: the best epoch{kept}" if best else "no epoch is the best"
         cut = "" if len(shown) == len(epochs) else (f"; {len(shown)} of {len(epochs)} epochs are shown, all are in "
                                                      "epochs.csv")
         page.sheet.write_string(0, beside, text + cut, page.book.formats["italic"])
