@@ -66,7 +66,7 @@ def manifests(sweep: Sweep, grid: Grid = "", per_trajectory: PerTrajectory = Fal
     trials = read_trials(sweep, grid)
     if race and not grid:
         from job.folder.storage import open_folder
-        from job.training.rungs import will_race
+        from job.training.options import will_race
 
         will_race(open_folder(sweep), race)
     print_jobs(sweep, trials, per_trajectory, values, race=race)

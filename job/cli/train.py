@@ -55,8 +55,7 @@ def sweep(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indep
     from job.folder.layout import trials_with
     from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_patiently
-    from job.training.options import SweepOptions
-    from job.training.rungs import race_mode
+    from job.training.options import SweepOptions, race_mode
 
     options, ends_at = image_options(values), time.time() + budget_seconds(budget, budget_cost, price)
     folder = open_patiently(sweep)
@@ -121,8 +120,7 @@ def train(sweep: Sweep,
     from job.folder.grid import find_trial
     from job.folder.same_settings import refuse_changed_settings
     from job.folder.storage import open_patiently
-    from job.training.options import SweepOptions
-    from job.training.rungs import race_mode
+    from job.training.options import SweepOptions, race_mode
 
     folder, settings, options = open_patiently(sweep), given(values, Trial), image_options(values)
     longest = find_trial(folder, trial, make(Trial, {"trial": trial, **settings}) if settings else None)
@@ -175,7 +173,7 @@ def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indepe
     from job.folder.storage import open_folder
     from job.results.json_output import plan_json, print_json
     from job.results.terminal import print_plan
-    from job.training.rungs import will_race
+    from job.training.options import will_race
 
     folder, options = open_folder(sweep), image_options(values)
     trials, _ = load_grid(folder, grid)

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
-from job.errors import BadConfig, MissingInput, TryAgain
-from job.folder.layout import RACE, read_parsed, trial_file
+from job.errors import MissingInput, TryAgain
+from job.folder.layout import read_parsed, trial_file
 from job.folder.storage import Folder, join
 from job.folder.untrusted import MOST_EPOCHS, bounded_json, check_types, in_range
-from job.training.race import Place, Rung, places, rungs_of
+from job.training.options import Mode
+from job.training.race import Place, Rung, epochs_in_race, places, rungs_of
 from job.trial import MODES, MONITORS, NAME_PATTERN, Trial
 
 RUNG_FILE = re.compile(r"trials/([^/]+)/rungs/([0-9]{4,7})\.json", re.ASCII)
@@ -25,11 +26,6 @@ MOST_RUNG_BYTES = 4 << 20
 # A look lists the folder; this is the largest share of the time that looks may take.
 MOST_LOOK_SHARE = 0.02
 THREADS = 16
-# off: no race. together: the trials of a sweep, which pause at their rungs. alone: a trial that never waits, such as a
-# pod's. to-the-end: the rungs are written, and no trial is stopped.
-Mode = Literal["off", "together", "alone", "to-the-end"]
-
-
 @dataclass(frozen=True)
 class Out:
     """What puts a trial out of the race: in words, and as its row records it (`Place.as_record`)."""
@@ -40,28 +36,6 @@ class Out:
 
 class Paused(TryAgain):
     """The trial waits at its rung until the others are there."""
-
-
-def will_race(sweep: Folder, wanted: bool | None) -> bool:
-    """Return whether the trials of a sweep race: if a command says so, or the folder remembers it from an earlier one.
-
-    wanted: None if the command does not say. Raises BadConfig if trials have begun without the wanted race.
-    """
-    # In this order: whoever races remembers it before the first trial begins.
-    has_begun = bool(wanted) and next(iter(sweep.names("trials/")), None) is not None
-    races = sweep.exists(RACE)
-    if has_begun and not races:
-        raise BadConfig(f"{sweep.uri}: its trials began without a race, so --race contradicts them; leave --race out, "
-                        "or race in a new folder")
-    return wanted is not False and (bool(wanted) or races)
-
-
-def race_mode(sweep: Folder, wanted: bool | None, mode: Mode) -> Mode:
-    """Return how a command trains, `mode` if the sweep races, and let the folder remember it; raises as `will_race`."""
-    if will_race(sweep, wanted):
-        sweep.write_once(RACE, b'{"race": true}\n')
-        return mode
-    return "to-the-end" if sweep.exists(RACE) else "off"
 
 
 def rung_file(trial: str, epoch: int) -> str:
@@ -160,6 +134,13 @@ class Race:
                  is_left: Callable[[Trial], bool] = lambda trial: False) -> None:
         self.seen, self.mode, self.racers, self.is_left = Seen(sweep, say), mode, racers, is_left
         self.ended: set[str] = set()
+
+    def epochs_left(self, trials: Sequence[Trial]) -> int:
+        """Return how many epochs these trials have left at most; of those since its last rung a trial has all."""
+        if self.mode != "together":
+            return sum(trial.epochs for trial in trials)
+        behind = [rung.epoch if (rung := self.seen.last_of(trial.trial)) else 0 for trial in trials]
+        return sum(max(0, end - epoch) for end, epoch in zip(epochs_in_race(trials, most=True), behind, strict=True))
 
     def has_left(self, trial: str, epoch: int) -> bool:
         """Whether a trial's rung is in the folder, for all that this process knows."""

@@ -106,7 +106,9 @@ def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displ
             busy: list[list[Trial]] = []
             turns.wait = turns.wait or len(groups) == 1
             for number, group in enumerate(groups):
-                show_position(display, group, [*busy, *groups[number:]])
+                left_here = [*busy, *groups[number:]]
+                others = [other[-1] for other in (groups if race.mode == "together" else left_here)]
+                show_position(display, left_here, race.epochs_left([trial for trial in others if trial != group[-1]]))
                 # Asked again, because another process may have finished it meanwhile.
                 if is_left(group[-1]) and (race.is_waiting(group[-1].trial)
                                            or (budget.allows(group) and not turns.take(group))):
@@ -117,11 +119,10 @@ def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displ
     return failures
 
 
-def show_position(display: Display, group: Sequence[Trial], left: Sequence[Sequence[Trial]]) -> None:
-    """Give the display the group's place in the sweep; `left` are the groups without rows, this one included."""
-    epochs_left = sum(other[-1].epochs for other in left)
+def show_position(display: Display, left: Sequence[Sequence[Trial]], other_epochs: int) -> None:
+    """Give the display the place in the sweep: the groups without rows, and the epochs that others than this have."""
     display.position = replace(display.position, num_done=display.position.num_trials - sum(map(len, left)),
-                               other_epochs=epochs_left - group[-1].epochs)
+                               other_epochs=other_epochs)
 
 
 @dataclass

@@ -10,9 +10,8 @@ from job.folder.storage import Folder, open_folder
 from job.training.budget import Budget
 from job.training.continued import Predecessor
 from job.training.display import open_display
-from job.training.options import SweepOptions
+from job.training.options import Mode, SweepOptions
 from job.training.plan import kind_of
-from job.training.rungs import Mode
 from job.trial import Trial
 from support import Grid, job, row
 
