@@ -122,7 +122,7 @@ def test_a_trajectory_races_as_its_longest_trial(shapes: Path, race_grid: Path, 
 def test_a_race_in_s3(raced: Path, shapes: Path, race_grid: Path, s3: S3) -> None:
     done = job("sweep", "--images", shapes, "--grid", race_grid, "--race", "s3://bucket/race", **s3.env)
     assert done.code == 0, done.err
-    assert sum("already" not in line and " raced (" in line for line in done.out.splitlines()) == 7
+    assert len(re.findall(r"^trial \d+  raced \(", done.out, re.MULTILINE)) == 7
     client = s3.client()
     for name in NAMES:
         for path in (raced / "trials" / name / "rungs").iterdir():
