@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from proxy import Fault, Proxy, What, proxy_to
-from rounds import Round, Running, check_equal, facts_of, read_sweep, session_of
+from rounds import Round, Running, read_sweep, session_of
 
 MOST_STARTS, MOST_TRIES = 6, 8
 LONG_FREEZE_SECONDS = 75
@@ -24,7 +24,7 @@ def on_disk(round_: Round) -> None:
     files = read_sweep(sweep)
     left = [key for key in files if ".writing-" in key]
     assert not left, f"temporary files are left: {left}"
-    check_equal(facts_of(files), round_.ground.facts)
+    round_.check_undisturbed(files)
 
 
 def in_s3(round_: Round) -> None:
@@ -52,7 +52,7 @@ def behind_proxy(round_: Round, blows: list["Blow"], faults: bool) -> None:
         try:
             storm(round_, lambda: sweep_command(round_, uri, **env), [*blows, *more], proxy)
             proxy.settle()
-            check_equal(facts_of(read_sweep(uri, s3)), round_.ground.facts)
+            round_.check_undisturbed(read_sweep(uri, s3))
         except AssertionError:
             keep(read_sweep(uri, s3), round_.folder / "sweep")
             raise
@@ -72,8 +72,8 @@ def sweep_command(round_: Round, sweep: str, **env: str) -> Running:
     """Start the sweep, sometimes with two workers."""
     workers = ("--workers", 2) if round_.chance.random() < 0.3 else ()
     ground = round_.ground
-    return round_.start("sweep", "--images", ground.images, "--grid", ground.grid, "--short-side", 48, *workers, sweep,
-                        **env)
+    return round_.start("sweep", "--images", ground.images, "--grid", ground.grid, "--short-side", 48, *workers,
+                        *ground.options, sweep, **env)
 
 
 Blow = Callable[[Round, list[Running]], None]

@@ -20,7 +20,8 @@ from support import ROOT, S3, job
 KINDS: dict[str, Callable[[Round], None]] = {
     "kills on disk": storms.on_disk, "damaged images": spoiling.images, "storage faults": storms.faulty_storage,
     "damaged files": spoiling.sweep_files, "kills in S3": storms.in_s3,
-    "storage faults and kills": storms.faulty_storage_and_kills}
+    "storage faults and kills": storms.faulty_storage_and_kills, "kills in a race": storms.on_disk,
+    "storage faults and kills in a race": storms.faulty_storage_and_kills}
 # Trials 1 and 2 are a trajectory.
 GRID = """trial,model,lr,epochs,schedule,batch_size,image_size,weights
 1,mlp,0.02,4,step,8,40,none
@@ -32,22 +33,27 @@ GRID = """trial,model,lr,epochs,schedule,batch_size,image_size,weights
 
 
 @pytest.fixture
-def ground(shapes: Path, s3: S3, tmp_path: Path) -> Ground:
-    """An undisturbed sweep on disk, trained once."""
-    grid, sweep = tmp_path / "grid.csv", tmp_path / "undisturbed"
-    grid.write_text(GRID)
-    began = time.monotonic()
-    done = job("sweep", "--images", shapes, "--grid", grid, "--short-side", 48, sweep, GIT_COMMIT="campaign")
-    assert done.code == 0, done.err
-    facts = facts_of(read_sweep(sweep))
-    assert sorted(facts) == ["1", "2", "3", "4", "5"] and all(len(facts[trial]) == 4 for trial in facts)
-    return Ground(shapes, grid, sweep, facts, time.monotonic() - began, s3)
+def grounds(shapes: Path, s3: S3, race_grid: Path, tmp_path: Path) -> dict[bool, Ground]:
+    """Undisturbed sweeps on disk, trained once: without a race, and of ten small trials in one."""
+    (tmp_path / "grid.csv").write_text(GRID)
+    found: dict[bool, Ground] = {}
+    for grid, options in ((tmp_path / "grid.csv", ()), (race_grid, ("--race",))):
+        sweep, began = tmp_path / f"undisturbed{len(found)}", time.monotonic()
+        done = job("sweep", "--images", shapes, "--grid", grid, "--short-side", 48, *options, sweep,
+                   GIT_COMMIT="campaign")
+        assert done.code == 0, done.err
+        facts = facts_of(read_sweep(sweep))
+        found[bool(options)] = Ground(shapes, grid, sweep, facts, time.monotonic() - began, s3, options)
+    plain, raced = found[False].facts, found[True].facts
+    assert sorted(plain) == ["1", "2", "3", "4", "5"] and all(len(plain[trial]) == 4 for trial in plain)
+    assert sorted(map(len, raced.values())) == [2] * 7 + [4] * 3
+    return found
 
 
-def run_round(seed: int, ground: Ground, folder: Path, tally: Counter[str]) -> None:
+def run_round(seed: int, grounds: dict[bool, Ground], folder: Path, tally: Counter[str]) -> None:
     """Run the round of a seed; a failure says what was done and where its files are."""
     kind = list(KINDS)[seed % len(KINDS)]
-    round_ = Round(seed, folder, ground, tally, random.Random(seed))
+    round_ = Round(seed, folder, grounds[kind.endswith("in a race")], tally, random.Random(seed))
     folder.mkdir()
     tally["rounds"] += 1
     tally[f"rounds: {kind}"] += 1
@@ -70,13 +76,13 @@ def run_round(seed: int, ground: Ground, folder: Path, tally: Counter[str]) -> N
 
 
 @pytest.mark.campaign
-def test_nothing_is_lost_and_all_is_equal(ground: Ground, tmp_path: Path) -> None:
+def test_nothing_is_lost_and_all_is_equal(grounds: dict[bool, Ground], tmp_path: Path) -> None:
     seed, minutes = int(os.environ.get("CAMPAIGN_SEED", "0")), float(os.environ.get("CAMPAIGN_MINUTES", "0"))
     began, tally = time.monotonic(), Counter[str]()
-    print(f"\nan undisturbed sweep takes {ground.seconds:.0f} s", flush=True)
+    print(f"\nan undisturbed sweep takes {grounds[False].seconds:.0f} s", flush=True)
     try:
         while True:
-            run_round(seed, ground, tmp_path / f"seed-{seed}", tally)
+            run_round(seed, grounds, tmp_path / f"seed-{seed}", tally)
             seed += 1
             if time.monotonic() - began > 60 * minutes:
                 break
