@@ -21,6 +21,7 @@ from bench_cheaper import features, train_size
 from bench_gpu import gpu
 from bench_predict import predict
 from bench_prepare import growth, prepare
+from bench_race import race
 from bench_shared import shared
 from bench_start import start
 from bench_steps import steps
@@ -28,7 +29,7 @@ from bench_trainers import epochs, grid
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help=__doc__)
-for command in (grid, epochs, steps, prepare, growth, predict, start, shared, features, train_size, gpu):
+for command in (grid, epochs, steps, prepare, growth, predict, start, shared, features, train_size, race, gpu):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,15 +69,20 @@ def peers_python(who: str) -> Path:
     """Return this Python if it has the trainer, else that of .venv-peers, which is installed if it is missing."""
     if importlib.util.find_spec(who):
         return Path(sys.executable)
-    folder = ROOT / ".venv-peers"
-    python, wanted = folder / "bin" / "python", " ".join([*PEERS, torch.__version__])
+    return environment_with(".venv-peers", [*PEERS, f"torch=={torch.__version__.partition('+')[0]}", "torchvision"])
+
+
+def environment_with(name: str, packages: Sequence[str]) -> Path:
+    """Return the Python of a virtual environment beside .venv that has these packages; it is made if it is missing."""
+    folder = ROOT / name
+    python, wanted = folder / "bin" / "python", " ".join(packages)
     stamp = folder / "installed"
     if not stamp.exists() or stamp.read_text() != wanted:
-        print("bench: installing Lightning, timm and fastai into .venv-peers", file=sys.stderr)
+        print(f"bench: installing {wanted} into {name}", file=sys.stderr)
         uv = str(Path(sys.executable).parent / "uv")
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--clear", str(folder)], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *PEERS,
-                        f"torch=={torch.__version__.partition('+')[0]}", "torchvision"], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *packages],
+                       check=True)
         stamp.write_text(wanted)
     return python
 

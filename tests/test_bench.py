@@ -1,4 +1,4 @@
-"""The benchmark for machines with a GPU, run with tiny sizes on the CPU."""
+"""Benchmarks, run with tiny sizes on the CPU."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import ROOT
+from support import ROOT, row
 
 
 def test_benchmark_of_a_gpu_runs_to_its_end_and_says_what_it_skipped(tmp_path: Path) -> None:
@@ -44,3 +44,18 @@ def test_benchmarks_of_cheaper_epochs_compare_with_what_they_replace(shapes: Pat
     assert [line["train_size"] for line in sizes] == [60, 52, 47, 43]
     assert sizes[0]["only_full_size_right"] == sizes[0]["only_smaller_right"] == 0 and sizes[0]["speed"] == 1
     assert all(line["num_val"] == 15 and 0 < line["p"] <= 1 for line in sizes)
+
+
+def test_benchmark_of_the_race_compares_it_with_the_full_grid(shapes: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/bench.py", "race", str(tmp_path), "--images", str(shapes), "--lr", "0.1",
+               "--epochs", "9", "--num-seeds", "1", "--against", ""]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    race, *others = [line for line in lines if "seed" in line]
+    # Of four trials three go on after 2 of 9 epochs; then the grid is completed.
+    assert race["who"] == "race" and race["share_of_epochs"] == round((3 * 9 + 2) / 36, 4) and race["ended"] == 3
+    assert sorted(json.loads((tmp_path / "0-raced.json").read_text()).values()) == [2, 9, 9, 9]
+    assert all(row(tmp_path / "0", trial)["status"] == "done" for trial in range(1, 5))
+    assert not race["simulated"] and others and all(line["simulated"] for line in others)
+    assert all(line["seeds"] == 1 and line["trials"] == 4 for line in lines if "seed" not in line)
