@@ -30,6 +30,11 @@ class Range:
     def __str__(self) -> str:
         return f"{self.low:g}..{self.high:g}"
 
+    @property
+    def num_values(self) -> float:
+        """How many values it has; infinity unless they are integers."""
+        return self.high - self.low + 1 if isinstance(self.low, int) else math.inf
+
 
 def parse_range(kind: type, text: str) -> Range:
     """Return LOW..HIGH as a range; raises ValueError."""
@@ -77,6 +82,11 @@ def draw(ranges: Mapping[str, Range], num: int, seed: int) -> list[dict[str, flo
 
     Raises BadConfig where the ranges have not so many: of integers alone.
     """
+    words = " and ".join(f"{name} {given}" for name, given in ranges.items())
+    # Before a long search for what is not there.
+    if (num_points := math.prod(given.num_values for given in ranges.values())) < num:
+        raise BadConfig(f"--num is {num}, but {words} has only {num_points} different points; draw fewer, or from "
+                        "wider ranges")
     coordinates = [halton(base, seed) for base in PRIMES[:len(ranges)]]
     points: dict[tuple[float, ...], None] = {}
     taken: dict[str, set[float]] = {name: set() for name in ranges}
@@ -86,7 +96,6 @@ def draw(ranges: Mapping[str, Range], num: int, seed: int) -> list[dict[str, flo
         points[point] = None
         if len(points) == num:
             return [dict(zip(ranges, point, strict=True)) for point in points]
-    words = " and ".join(f"{name} {given}" for name, given in ranges.items())
     raise BadConfig(f"--num is {num}, but {words} gave only {len(points)} different points; draw fewer, or from wider "
                     "ranges")
 

@@ -14,6 +14,7 @@ from job.training.continued import Predecessor
 from job.training.display import Display, plural
 from job.training.options import SweepOptions
 from job.training.race import rungs_of
+from job.training.rungs import Paused
 from job.trial import Trial
 
 MOST_NAMED = 20
@@ -72,11 +73,19 @@ class Budget:
             yield
             return
         began, behind = time.monotonic(), self.epochs_behind(trial)
-        yield
-        if (num_epochs := self.epochs_behind(trial) - behind) > 0:
-            from job.training.plan import kind_of
+        try:
+            yield
+        except Paused:
+            self.learn(trial, time.monotonic() - began, behind)
+            raise
+        self.learn(trial, time.monotonic() - began, behind)
 
-            self.epoch_seconds[kind_of(trial)] = (time.monotonic() - began) / num_epochs
+    def learn(self, trial: Trial, seconds: float, behind: int) -> None:
+        """Learn the pace of a trial from a turn of so many seconds, before which it had so many epochs behind it."""
+        from job.training.plan import kind_of
+
+        if (num_epochs := self.epochs_behind(trial) - behind) > 0:
+            self.epoch_seconds[kind_of(trial)] = seconds / num_epochs
 
 
 def epochs_behind(sweep: Folder, trial: Trial) -> int:

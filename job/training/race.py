@@ -104,8 +104,8 @@ class Place:
     def why_out(self) -> str:
         """Why it does not go on, in words."""
         test = f"; p = {self.p:.2g} against trial {self.against}, the last of these" if self.p is not None else ""
-        return (f"stopped early by the race after epoch {self.epoch} (rung {self.rung}): {self.place} of {self.num} "
-                f"there, and the best {self.num_best} go on{test}")
+        return (f"stopped early by the race, judged after epoch {self.epoch} (rung {self.rung}): {self.place} of "
+                f"{self.num} there, and the best {self.num_best} go on{test}")
 
     def as_record(self, rungs: Sequence[Rung]) -> dict[str, Any]:
         """Return what the row keeps of the decision: the place, the rule's numbers, and which rungs of whom it saw."""

@@ -31,9 +31,9 @@ def check_race(race: Race, trial: Trial, state: State, records: Records) -> Out 
                 val = evaluate_best(state, records.batches, "val", records.machine)
                 rung = replace(rung, right=bitmap((val.logits_NK.argmax(1) == val.labels_N).tolist()))
             patiently(functools.partial(race.leave, rung), records.display.say, records.pause)
-    if out := patiently(lambda: race.out(trial.trial, state.epoch), records.display.say, records.pause):
+    if out := patiently(lambda: race.out(trial, state.epoch), records.display.say, records.pause):
         return out
-    if patiently(lambda: race.is_waiting(trial.trial), records.display.say, records.pause):
+    if patiently(lambda: race.is_waiting(trial), records.display.say, records.pause):
         records.display.end()
         records.last_checkpoint(state)
         records.outbox.flush(records.patience_seconds)

@@ -5,7 +5,9 @@ No process decides for another, and none waits for a process that died: who read
 
 import base64
 import binascii
+import itertools
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from job.errors import MissingInput, TryAgain
+from job.errors import BadConfig, MissingInput, TryAgain
 from job.folder.layout import read_parsed, trial_file
+from job.folder.lease import POLL_SECONDS
 from job.folder.storage import Folder, join
 from job.folder.untrusted import MOST_EPOCHS, bounded_json, check_types, in_range
 from job.training.options import Mode
@@ -83,7 +86,8 @@ class Seen:
         if not now and self.looked_at and self.look_seconds > MOST_LOOK_SHARE * (began - self.looked_at):
             return
         found = [(match[1], int(match[2])) for name in self.sweep.names("trials/")
-                 if (match := RUNG_FILE.fullmatch(name)) and NAME_PATTERN.fullmatch(match[1])]
+                 if (match := RUNG_FILE.fullmatch(name)) and NAME_PATTERN.fullmatch(match[1])
+                 and name == rung_file(match[1], int(match[2]))]
         new = [key for key in found if key not in self.rungs]
         if new:
             with ThreadPoolExecutor(THREADS) as pool:
@@ -104,8 +108,7 @@ class Seen:
         """Write a rung, once: where the file is there already, that one holds."""
         key = rung.trial, rung.epoch
         if key not in self.rungs:
-            data = (json.dumps(asdict(rung)) + "\n").encode()
-            is_new = self.sweep.write_once(rung_file(*key), data)
+            is_new = self.sweep.write_once(rung_file(*key), (json.dumps(asdict(rung)) + "\n").encode())
             self.rungs[key] = rung if is_new else self.read(*key)
 
     def heat_of(self, rung: Rung) -> list[Rung]:
@@ -116,11 +119,6 @@ class Seen:
     def place_of(self, rung: Rung) -> Place:
         """Return where a trial stands at this rung among those that have been there."""
         return next(place for place in places(self.heat_of(rung)) if place.trial == rung.trial)
-
-    def last_of(self, trial: str) -> Rung | None:
-        """Return the last rung of a trial; None if it has none."""
-        return max((rung for rung in self.rungs.values() if rung and rung.trial == trial),
-                   key=lambda rung: rung.epoch, default=None)
 
 
 class Race:
@@ -134,22 +132,28 @@ class Race:
                  is_left: Callable[[Trial], bool] = lambda trial: False) -> None:
         self.seen, self.mode, self.racers, self.is_left = Seen(sweep, say), mode, racers, is_left
         self.ended: set[str] = set()
+        self.left_at: dict[str, float] = {}
 
     def epochs_left(self, trials: Sequence[Trial]) -> int:
         """Return how many epochs these trials have left at most; of those since its last rung a trial has all."""
         if self.mode != "together":
             return sum(trial.epochs for trial in trials)
-        behind = [rung.epoch if (rung := self.seen.last_of(trial.trial)) else 0 for trial in trials]
+        behind = [max((rung.epoch for rung in self.left_by(trial)), default=0) for trial in trials]
         return sum(max(0, end - epoch) for end, epoch in zip(epochs_in_race(trials, most=True), behind, strict=True))
 
     def has_left(self, trial: str, epoch: int) -> bool:
         """Whether a trial's rung is in the folder, for all that this process knows."""
         return (trial, epoch) in self.seen.rungs
 
-    def num_rungs(self, trial: str) -> int:
+    def num_rungs(self, trial: Trial) -> int:
         """Return how many rungs the trial has behind it, as `is_waiting` last saw it; 0 without a race."""
-        rung = self.seen.last_of(trial)
-        return rung.rung if rung else 0
+        return max((rung.rung for rung in self.left_by(trial)), default=0)
+
+    def left_by(self, trial: Trial) -> list[Rung]:
+        """Return the rungs that a trial has left, up to one that is missing, without those that cannot be its own."""
+        numbers = {(trial.trial, epoch): number for number, epoch in enumerate(rungs_of(trial), 1)}
+        there = itertools.takewhile(self.seen.rungs.__contains__, numbers)
+        return [rung for key in there if (rung := self.seen.rungs[key]) and rung.rung == numbers[key]]
 
     def leave(self, rung: Rung) -> None:
         """Write a rung, once."""
@@ -162,14 +166,35 @@ class Race:
         reach = [trial for trial in self.racers if trial.trial not in self.ended and trial.fold == rung.fold
                  and len(epochs := rungs_of(trial)) >= rung.rung and trial.folds == rung.folds
                  and (trial.trial, epochs[rung.rung - 1]) not in self.seen.rungs]
-        ended = {trial.trial for trial in reach if not self.is_left(trial)}
+        ended = {trial.trial for trial in reach if self.has_ended(trial)}
         if ended:
             # What these left before they ended, another process may have written since the last look.
             self.seen.look(now=True)
             self.ended |= ended
         return len(reach) - len(ended)
 
-    def out(self, trial: str, epoch: int) -> Out | None:
+    def ask_again(self, trials: Sequence[Trial]) -> None:
+        """Know no more whether these trials are left: they had a turn in this process."""
+        for trial in trials:
+            self.left_at.pop(trial.trial, None)
+
+    def has_ended(self, trial: Trial) -> bool:
+        """Whether a trial has nothing left to train; not known of one whose row is damaged or of other settings.
+
+        That it is left is asked once in a while: each trial at a rung asks about all that are still to come.
+        """
+        if time.monotonic() - self.left_at.get(trial.trial, -math.inf) < POLL_SECONDS:
+            return False
+        try:
+            if self.is_left(trial):
+                self.left_at[trial.trial] = time.monotonic()
+                return False
+            return True
+        except BadConfig:
+            # No fault of the trial that asks: the command ends with it at its next turn, and nothing is decided before.
+            return False
+
+    def out(self, trial: Trial, epoch: int) -> Out | None:
         """Return what puts a trial out that has this many epochs behind it: the first rung that does.
 
         None if no rung does, or none that is decided.
@@ -177,19 +202,16 @@ class Race:
         if self.mode in ("off", "to-the-end"):
             return None
         self.seen.look()
-        passed = [rung for rung in self.seen.rungs.values() if rung and rung.trial == trial and rung.epoch <= epoch]
-        for rung in sorted(passed, key=lambda rung: rung.epoch):
+        for rung in (rung for rung in self.left_by(trial) if rung.epoch <= epoch):
             if not self.num_missing(rung) and not (place := self.seen.place_of(rung)).goes_on:
                 return Out(place.why_out(), place.as_record(self.seen.heat_of(rung)))
         return None
 
-    def is_waiting(self, trial: str) -> bool:
+    def is_waiting(self, trial: Trial) -> bool:
         """Whether the trial stands at a rung that is not decided."""
         if self.mode != "together":
             return False
         self.seen.look()
-        rung = self.seen.last_of(trial)
-        if not rung:
-            return False
-        num_missing = self.num_missing(rung)
-        return num_missing > 0 and not self.seen.place_of(rung).is_settled(num_missing)
+        left = self.left_by(trial)
+        num_missing = self.num_missing(left[-1]) if left else 0
+        return num_missing > 0 and not self.seen.place_of(left[-1]).is_settled(num_missing)

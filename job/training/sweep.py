@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,18 +103,18 @@ def train_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displ
     with stop_signals() as stop:
         turns = Turns(sweep, passport, display, stop, failed_before, continued, race, budget, failures)
         while left := [trial for trial in trials if is_left(trial)]:
-            groups = sorted(groups_of(left, options), key=lambda group: race.num_rungs(group[-1].trial))
-            busy: list[list[Trial]] = []
+            groups = sorted(groups_of(left, options), key=lambda group: race.num_rungs(group[-1]))
+            busy, began = list[list[Trial]](), time.monotonic()
             turns.wait = turns.wait or len(groups) == 1
             for number, group in enumerate(groups):
                 left_here = [*busy, *groups[number:]]
                 others = [other[-1] for other in (groups if race.mode == "together" else left_here)]
                 show_position(display, left_here, race.epochs_left([trial for trial in others if trial != group[-1]]))
                 # Asked again, because another process may have finished it meanwhile.
-                if is_left(group[-1]) and (race.is_waiting(group[-1].trial)
+                if is_left(group[-1]) and (race.is_waiting(group[-1])
                                            or (budget.allows(group) and not turns.take(group))):
                     busy.append(group)
-            turns.rest(len(busy) == len(groups))
+            turns.rest(len(busy) == len(groups), time.monotonic() - began)
         if stop.is_set():
             raise Stopped(STOPPED)
     return failures
@@ -169,15 +170,17 @@ class Turns:
             # A copy: the error itself would keep the frames of the failed trial, and so its memory, during the next.
             self.failures[name] = type(error)(f"trial {name}: {error}")
         finally:
+            self.race.ask_again(trials)
             gc.collect()
         return True
 
-    def rest(self, is_idle: bool) -> None:
+    def rest(self, is_idle: bool, seconds: float) -> None:
         """After all turns, of which an idle process had none: wait for the trials of other processes.
 
         Without a race it waits for one of these trials; in a race, where any of them may decide a rung, it looks again.
+        seconds: that the turns took, or the look at all that is left; it looks in a tenth of its time at most.
         """
         if self.race.mode != "together":
             self.wait = is_idle
-        elif is_idle and self.stop.wait(POLL_SECONDS):
+        elif is_idle and self.stop.wait(max(POLL_SECONDS, 10 * seconds)):
             raise Stopped(STOPPED)

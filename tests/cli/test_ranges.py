@@ -94,7 +94,10 @@ def test_drawn_points_come_with_every_combination_of_listed_values_and_in_every_
     ("--seed 0..9", 78, "--seed takes no range: seeds have no order"), ("--folds 2..9", 78, "--folds takes no range"),
     ("--fold 1..5", 78, "--fold takes no range"), ("--image-size 33..224", 78, "--image-size takes no range"),
     ("--train-size 0..224", 78, "--train-size takes no range"), ("--recall 0.5..1", 78, "--recall takes no range"),
-    ("--warmup 20..24 --epochs 10", 78, "--warmup is 2"), ("--epochs 1..5", 78, "gave only 5 different points")])
+    ("--warmup 20..24 --epochs 10", 78, "--warmup is 2"), ("--epochs 1..5", 78, "has only 5 different points"),
+    ("--lr 5e-324..1e-323", 78, "gave only 2 different points"),
+    # Known at once: drawing so many took minutes.
+    ("--epochs 1..99 --batch-size 1..1000 --num 100000", 78, "has only 99000 different points")])
 def test_wrong_range_names_its_option_and_what_to_give(words: str, code: int, part: str) -> None:
     num: tuple[Any, ...] = () if "--num" in words or "0.0001..0.1" in part else ("--num", 24)
     done = job("grid", *words.split(), *num)

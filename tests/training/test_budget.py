@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from job.folder.attempts import as_json, attempt_file, new_attempt
+from job.folder.layout import trial_work
 from job.folder.storage import Folder, open_folder
 from job.training.budget import Budget
 from job.training.continued import Predecessor
 from job.training.display import open_display
 from job.training.options import Mode, SweepOptions
 from job.training.plan import kind_of
+from job.training.rungs import Paused
 from job.trial import Trial
 from support import Grid, job, row
 
@@ -59,3 +62,16 @@ def test_the_next_rung_must_fit_or_what_is_left_of_the_trial(
         budget.epoch_seconds[kind_of(trials[1])] = 10.0
         assert budget.allows(trials) is fits
     assert budget.refused == (set() if fits else {"short", "long"})
+
+
+def test_the_pace_is_learned_from_a_turn_that_pauses_at_a_rung_too(folder: Folder, finished: Path) -> None:
+    from job.data.passport import read_passport
+
+    passport, trial = read_passport(open_folder(str(finished))), Trial(trial="t", epochs=27, weights="none")
+    assert passport
+    with open_display() as display:
+        budget = Budget(folder, passport, SweepOptions(race="together", ends_at=time.time() + 99), display, {})
+        with pytest.raises(Paused), budget.timed(trial):
+            folder.write(attempt_file(trial_work("t"), 1), as_json(new_attempt({}, epoch=4)))
+            raise Paused("at its rung")
+        assert 0 < budget.epoch_seconds[kind_of(trial)] < 1

@@ -27,6 +27,22 @@ def test_a_race_that_is_killed_and_stopped_ends_the_same(
     assert all(outcome(tmp_path / "sweep", name) == outcome(raced, name) for name in NAMES)
 
 
+def test_a_damaged_row_of_one_trial_is_no_failure_of_the_others(
+        raced: Path, shapes: Path, race_grid: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    process = start_job("sweep", "--images", shapes, "--grid", race_grid, "--race", sweep)
+    wait_for_line(process, "trial 2 (2 of 10)  epoch 1/9")
+    damaged = sweep / "trials" / "10" / "row.json"
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_text("{")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 78 and "delete it to train the trial again" in out and "FAILED" not in out, out
+    assert [*sweep.glob("trials/*/row.json")] == [damaged]
+    damaged.unlink()
+    assert job("sweep", sweep).code == 0
+    assert all(outcome(sweep, name) == outcome(raced, name) for name in NAMES)
+
+
 @pytest.mark.parametrize("kind", ["workers", "machines"])
 def test_several_processes_decide_as_one_does(kind: str, raced: Path, shapes: Path, race_grid: Path,
                                               tmp_path: Path) -> None:

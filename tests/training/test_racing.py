@@ -96,6 +96,9 @@ def test_damaged_and_hostile_rungs_keep_nobody_waiting(spare_race: Path, raced: 
     rungs[0].write_bytes(b"{")
     rungs[1].write_text(json.dumps(good | {"right": "AAAA" * 999}))
     rungs[2].write_text(json.dumps(good | {"trial": "3", "val_acc": "high"}))
+    # One that says that it is the second rung, and one that is gone, though the second one is there.
+    rungs[4].write_text(json.dumps(good | {"trial": "5", "rung": 2}))
+    next(path for path in (rungs[3], *rungs[5:]) if path.with_name("0003.json").exists()).unlink()
     (spare_race / "trials" / "ghost" / "rungs").mkdir(parents=True)
     (spare_race / "trials" / "ghost" / "rungs" / "0002.json").write_text(json.dumps(good | {"rung": 7}))
     done = job("sweep", spare_race)
