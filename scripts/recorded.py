@@ -174,8 +174,7 @@ def part_of(recorded: Recorded, drawn_N: np.ndarray) -> Recorded:
         if rung.hits is None:
             return rung
         hits = rung.hits[drawn_N]
-        return replace(rung, val_acc=float(hits.mean()), num_val=len(hits), right=bitmap(list(hits)),
-                       num_commonest=round(rung.num_commonest * len(hits) / rung.num_val))
+        return replace(rung, val_acc=float(hits.mean()), num_val=len(hits), right=bitmap(list(hits)))
 
     right = {trial: found[drawn_N] for trial, found in recorded.right.items()}
     rows = {trial: replace(row, best_val_acc=float(right[trial].mean())) if row.best_epoch else row

@@ -31,7 +31,7 @@ def recorded(curves: dict[str, list[Epoch]], num_val: int = 100) -> Recorded:
         rungs[trial] = [Rung(trial=trial, rung=number, epoch=number + 1, monitor="val_acc", mode="auto", fold=0,
                              folds=5, pack_hash="p", best_epoch=so_far.epoch, train_loss=so_far.train_loss,
                              train_acc=so_far.train_acc, val_loss=so_far.val_loss, val_acc=so_far.val_acc,
-                             num_val=num_val, num_commonest=0, right=bitmap(hits(so_far, num_val)))
+                             num_val=num_val, right=bitmap(hits(so_far, num_val)))
                         for number, so_far in enumerate(firsts, 1)]
         right[trial] = np.array(hits(best, num_val))
         rows[trial] = Row(settings={}, status="done", pack_hash="p", classes=["no", "yes"], best_epoch=best.epoch,

@@ -41,8 +41,7 @@ class Rung:
 
     trial, monitor, mode, fold, folds: as in Trial. epoch: that of the rung. The figures are those of `best_epoch`; None
     where no epoch had finite losses. right: which of the `num_val` validation images it has right, in the order of
-    the pack, as `bitmap` packs them; '' where that is not known. num_commonest: how many of these images are of the
-    commonest class.
+    the pack, as `bitmap` packs them; '' where that is not known.
     """
 
     trial: str
@@ -59,18 +58,12 @@ class Rung:
     val_loss: float | None
     val_acc: float | None
     num_val: int
-    num_commonest: int
     right: str = ""
 
     @property
     def heat(self) -> tuple[str, int, int, int]:
         """Trials are compared only within a heat: at the same rung, on the same pack and fold."""
         return self.pack_hash, self.fold, self.folds, self.rung
-
-    @property
-    def shows_skill(self) -> bool:
-        """Whether it is more accurate than always saying the commonest class."""
-        return self.val_acc is not None and self.val_acc * self.num_val > self.num_commonest + 0.5
 
     @property
     def hits(self) -> np.ndarray | None:
@@ -129,9 +122,7 @@ def places(rungs: Sequence[Rung]) -> list[Place]:
     """Return where the trials of a heat stand, the best first, and which of them go on.
 
     Those are the best third, at least 3, and besides each trial that the paired test does not tell from the last of the
-    best, the higher first, until half of all trials go on. A trial whose losses are not finite is out. One that is not
-    more accurate than always saying the commonest class has shown nothing yet (a network that always says it looks
-    better there than one that learns): such trials are ranked by their loss, and no test is made against one.
+    best, the higher first, until half of all trials go on. A trial whose losses are not finite is out.
     """
     ordered = sorted(rungs, key=functools.partial(order_of, monitored=monitored(rungs)))
     best, num = num_best(len(ordered)), len(ordered)
@@ -157,8 +148,6 @@ def monitored(rungs: Sequence[Rung]) -> tuple[str, str]:
 def order_of(rung: Rung, monitored: tuple[str, str]) -> tuple[float, float, tuple[int, str]]:
     """Return the sort key of a rung, the best first: the monitored figure, then the validation loss, then the name."""
     figure, loss = getattr(rung, monitored[0]), rung.val_loss
-    if monitored[0] == "val_acc" and figure is not None and rung.num_val and not rung.shows_skill:
-        figure = rung.num_commonest / rung.num_val
     name = (len(rung.trial), rung.trial)
     if rung.best_epoch is None or figure is None or loss is None:
         return math.inf, math.inf, name
@@ -166,9 +155,9 @@ def order_of(rung: Rung, monitored: tuple[str, str]) -> tuple[float, float, tupl
 
 
 def p_equal(rung: Rung, other: Rung) -> float | None:
-    """Return the p-value of the test that a trial is as accurate as another; None where none is made."""
+    """Return the p-value that two trials are equally accurate on the validation images; None where it is not known."""
     first_N, second_N = rung.hits, other.hits
-    if first_N is None or second_N is None or len(first_N) != len(second_N) or not other.shows_skill:
+    if first_N is None or second_N is None or len(first_N) != len(second_N):
         return None
     return mcnemar(int((first_N & ~second_N).sum()), int((second_N & ~first_N).sum()))
 

@@ -45,8 +45,6 @@ def rung_at(trial: Trial, number: int, history: Sequence[Epoch], records: Record
     """Return the trial's rung of this number after these epochs, without the images that it has right."""
     best = best_of(trial, history)
     figures: dict[str, Any] = {name: getattr(best, name, None) for name in FIGURES}
-    labels_N = records.batches.labels_N[records.batches.indices["val"]]
     return Rung(trial=trial.trial, rung=number, epoch=len(history), monitor=trial.best_monitor, mode=trial.best_mode,
                 fold=trial.fold, folds=trial.folds, pack_hash=records.passport.pack_hash,
-                best_epoch=best.epoch if best else None, **figures, num_val=len(labels_N),
-                num_commonest=int(labels_N.bincount().max()))
+                best_epoch=best.epoch if best else None, **figures, num_val=len(records.batches.indices["val"]))

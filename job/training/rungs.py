@@ -59,7 +59,6 @@ def parse_rung(data: bytes, trial: str, epoch: int) -> Rung:
     if rung.monitor not in MONITORS or rung.mode not in MODES:
         raise ValueError("its monitor or mode is unknown")
     in_range("num_val", rung.num_val, 0, MOST_EPOCHS * 100)
-    in_range("num_commonest", rung.num_commonest, 0, rung.num_val)
     in_range("rung", rung.rung, 1, 2)
     try:
         num_bytes = len(base64.b64decode(rung.right, validate=True))

@@ -14,8 +14,7 @@ def rung(trial: str, digits: str, **values: Any) -> Rung:
     hits = [digit == "1" for digit in digits]
     return Rung(**{"trial": trial, "rung": 1, "epoch": 3, "monitor": "val_acc", "mode": "auto", "fold": 0, "folds": 5,
                    "pack_hash": "p", "best_epoch": 2, "train_loss": 1.0, "train_acc": 0.5, "val_loss": 1.0,
-                   "val_acc": sum(hits) / len(hits), "num_val": len(hits), "num_commonest": 0, "right": bitmap(hits),
-                   **values})
+                   "val_acc": sum(hits) / len(hits), "num_val": len(hits), "right": bitmap(hits), **values})
 
 
 def right(num: int, of: int = 100) -> str:
@@ -76,21 +75,6 @@ def test_a_common_validation_loss_ranks_and_mixed_monitors_rank_by_accuracy() ->
     high = rung("high", right(60), monitor="val_loss", val_loss=0.2)
     assert [place.trial for place in places([low, high])] == ["low", "high"]
     assert [place.trial for place in places([low, replace(high, monitor="train_loss")])] == ["high", "low"]
-
-
-def test_trials_below_the_commonest_class_are_ranked_by_loss_and_nothing_is_tested_against_them() -> None:
-    """After two epochs a ResNet that learns is often less accurate than one that always says the same."""
-    constant = [rung(f"constant{number}", right(76), val_loss=50.0 + number, num_commonest=76) for number in range(6)]
-    learning = [rung(f"learning{number}", right(30 + number), val_loss=2.0 + number, num_commonest=76)
-                for number in range(6)]
-    assert going_on([*constant, *learning]) == [f"learning{number}" for number in range(6)]
-    assert all(place.p is None for place in places([*constant, *learning]))
-    # Where enough trials have shown something, the others are tested against them as before.
-    better = [rung(f"better{number}", right(90), num_commonest=76) for number in range(6)]
-    found = {place.trial: place for place in places([*constant, *learning, *better])}
-    assert [name for name, place in found.items() if place.goes_on] == [f"better{number}" for number in range(6)]
-    assert found["learning0"].p is not None and found["learning0"].p < 1e-9
-    assert found["constant0"].p is not None and found["constant0"].place > found["learning5"].place
 
 
 def test_without_bitmaps_nothing_is_known_to_be_worse() -> None:
