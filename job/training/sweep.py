@@ -70,7 +70,7 @@ def show_left(sweep: Folder, trials: Sequence[Trial], passport: Passport, displa
         else:
             left.append(trial)
     if len(trials) > 1:
-        display.runs(groups_of(left, options), len(trials), options.race != "off")
+        display.runs(groups_of(left, options), len(trials), options.race in ("together", "alone"))
     display.position = Position(num_trials=len(trials))
     return left
 
