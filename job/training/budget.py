@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from job.data.pack import Passport
 from job.errors import JobError
-from job.folder.attempts import last_attempt
-from job.folder.layout import read_row, trial_work
+from job.folder.layout import read_row
 from job.folder.storage import Folder
-from job.training.continued import Predecessor
+from job.training.continued import Predecessor, epochs_behind
 from job.training.display import Display, plural
 from job.training.options import SweepOptions
 from job.training.race import rungs_of
@@ -38,7 +37,7 @@ class Budget:
         if math.isinf(self.options.ends_at):
             return True
         longest = trials[-1]
-        behind = self.epochs_behind(longest)
+        behind = epochs_behind(self.sweep, longest, self.continued.get(longest.trial))
         stops = [*(rungs_of(longest) if self.options.race in ("together", "alone") else []), longest.epochs]
         num_epochs = next((epoch for epoch in stops if epoch > behind), behind) - behind
         fits = time.time() < self.options.ends_at
@@ -47,11 +46,6 @@ class Budget:
         if not fits:
             self.refused.update(trial.trial for trial in trials)
         return fits
-
-    def epochs_behind(self, trial: Trial) -> int:
-        """Return how many epochs a trial has behind it: its own, or before it begins those that it continues."""
-        predecessor = self.continued.get(trial.trial)
-        return epochs_behind(self.sweep, trial) or (predecessor.epochs_run if predecessor else 0)
 
     def pace(self, trial: Trial) -> float:
         """Return the seconds of an epoch of such a trial; 0 where it cannot be trained: its row will say why."""
@@ -72,7 +66,7 @@ class Budget:
         if math.isinf(self.options.ends_at):
             yield
             return
-        began, behind = time.monotonic(), self.epochs_behind(trial)
+        began, behind = time.monotonic(), epochs_behind(self.sweep, trial, self.continued.get(trial.trial))
         try:
             yield
         except Paused:
@@ -84,14 +78,8 @@ class Budget:
         """Learn the pace of a trial from a turn of so many seconds, before which it had so many epochs behind it."""
         from job.training.plan import kind_of
 
-        if (num_epochs := self.epochs_behind(trial) - behind) > 0:
+        if (num_epochs := epochs_behind(self.sweep, trial) - behind) > 0:
             self.epoch_seconds[kind_of(trial)] = seconds / num_epochs
-
-
-def epochs_behind(sweep: Folder, trial: Trial) -> int:
-    """Return how many epochs the last attempt at a trial has reported."""
-    last = last_attempt(sweep, trial_work(trial.trial))
-    return (last.epoch or 0) if last else 0
 
 
 def say_untrained(sweep: Folder, trials: Sequence[Trial], display: Display, options: SweepOptions) -> None:

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from job.errors import BadConfig
+from job.folder.attempts import last_attempt
 from job.folder.grid import trial_of
 from job.folder.groups import trajectory_of
-from job.folder.layout import read_row, trials_with
+from job.folder.layout import read_row, trial_work, trials_with
 from job.folder.storage import Folder
 from job.trial import Trial
 
@@ -59,3 +60,9 @@ def finished(sweep: Folder, name: str, pack_hash: str) -> Predecessor | None:
         return None
     has_ended = row.status == "diverged" or row.epochs_run < trial.epochs
     return Predecessor(trial, row.epochs_run, has_ended) if trajectory_of(trial) else None
+
+
+def epochs_behind(sweep: Folder, trial: Trial, predecessor: Predecessor | None = None) -> int:
+    """Return how many epochs a trial has behind it: by its last attempt, or before its first those it continues."""
+    last = last_attempt(sweep, trial_work(trial.trial))
+    return (last.epoch if last else 0) or (predecessor.epochs_run if predecessor else 0)

@@ -10,12 +10,11 @@ import torch
 from job.data.load import load_batches
 from job.data.memory import forget_peak, peak
 from job.data.pack import Passport
-from job.folder.attempts import last_attempt
 from job.folder.groups import trajectories
-from job.folder.layout import read_row, trial_work
+from job.folder.layout import read_row
 from job.folder.storage import Folder
 from job.training.backbone import head_of
-from job.training.continued import Predecessor, predecessors
+from job.training.continued import Predecessor, epochs_behind, predecessors
 from job.training.drawing import Drawing
 from job.training.evaluate import evaluate
 from job.training.features import can_use_features, train_head
@@ -75,10 +74,9 @@ def plan(sweep: Folder, trials: Sequence[Trial], passport: Passport, independent
 def epochs_left(sweep: Folder, trials: Sequence[Trial], continued: Mapping[str, Predecessor]) -> int:
     """Return how many epochs a group has left after its last attempt or, where it has not begun, its predecessor."""
     longest = trials[-1]
-    last, predecessor = last_attempt(sweep, trial_work(longest.trial)), continued.get(longest.trial)
-    done, has_ended = ((last.epoch or 0) if last else 0), False
-    if predecessor and not done:
-        done, has_ended = predecessor.epochs_run, predecessor.has_ended
+    predecessor = continued.get(longest.trial)
+    done = epochs_behind(sweep, longest, predecessor)
+    has_ended = bool(predecessor and predecessor.has_ended and done == predecessor.epochs_run)
     # What it begins beyond is trained after it.
     passed = [trial for trial in trials if trial.epochs < done]
     return (0 if has_ended else longest.epochs - done) + (epochs_left(sweep, passed, continued) if passed else 0)
