@@ -23,6 +23,9 @@ def export(sweep: Sweep, out: Annotated[str, typer.Argument(
     """
     from job.folder.storage import open_folder
     from job.results.bundle.export import export_bundle
+    from job.training.device import gpu_errors
 
     target = open_folder(out)
-    note(f"{target.uri}: {export_bundle(open_folder(sweep), target, trial, samples, note)}", to_stderr=False)
+    with gpu_errors():
+        done = export_bundle(open_folder(sweep), target, trial, samples, note)
+    note(f"{target.uri}: {done}", to_stderr=False)

@@ -64,14 +64,16 @@ def predict(sweep: Sweep,
     # Not before the names are known: torch takes seconds to import.
     from job.results.answers import check_output, show_predictions
     from job.results.predict import load_predictor
+    from job.training.device import gpu_errors
 
     if output:
         check_output(output)
     folder = open_folder(sweep)
-    predictor = load_predictor(folder, trial, coverage)
-    for sentence in predictor.why:
-        note(sentence)
-    show_predictions(folder, predictor, named, output, json)
+    with gpu_errors():
+        predictor = load_predictor(folder, trial, coverage)
+        for sentence in predictor.why:
+            note(sentence)
+        show_predictions(folder, predictor, named, output, json)
 
 
 def print_summary(sweep: str, json: bool = False, indent: int | None = 1) -> None:

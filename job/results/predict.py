@@ -30,9 +30,8 @@ from job.training.machine import Machine, choose_machine
 from job.training.model import build_model, new_model
 from job.training.weights import About, parse_weights, read_about
 
-# Images of 64 pixels per batch; a batch holds fewer larger ones, at least 8.
-BATCH = {"cpu": 64, "cuda": 512}
-BATCH_SIDE, LEAST_BATCH = 96, 8
+# Images of 96 pixels per batch; a batch holds fewer larger ones, at least 8.
+BATCH, BATCH_SIDE, LEAST_BATCH = {"cpu": 64, "cuda": 512}, 96, 8
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from job.folder.same_settings import check_same
 from job.folder.untrusted import check_types, in_range
 from job.record import Epoch
 from job.training.backbone import load_state
+from job.training.device import kind_of_error
 from job.training.state import State
 from job.training.weights import UNREADABLE
 from job.trial import NAME_PATTERN, Trial
@@ -60,9 +61,9 @@ def damage(where: str) -> Iterator[None]:
     """Turn what a damaged checkpoint makes torch and Python raise into BadConfig."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (*UNREADABLE, zipfile.BadZipFile) as error:
+        if kind_of_error(error):
+            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadConfig(f"{where}: damaged checkpoint ({reason}); delete it to restart the trial") from None
 

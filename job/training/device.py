@@ -17,6 +17,8 @@ DEVICE_NODES, DRIVER = Path("/dev"), Path("/proc/driver/nvidia/version")
 OLDEST_DRIVERS = {"11": "450", "12": "525", "13": "580"}
 # What cuBLAS, cuDNN and the driver say if they find too little memory; torch has an error type for its own alone.
 OUT_OF_MEMORY = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED", re.IGNORECASE)
+# Errors of cuBLAS, and of cuDNN on a lost device, have no type of their own in torch.
+BROKEN = re.compile("CUDA error|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)")
 
 
 def wanted_gpu() -> bool:
@@ -97,27 +99,32 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def gpu_errors(trial: Trial) -> Iterator[None]:
-    """Turn errors of the GPU into OutOfMemory, which says what to change, and TryAgain.
+def gpu_errors(trial: Trial | None = None) -> Iterator[None]:
+    """Turn errors of the GPU into OutOfMemory and TryAgain, which say what to do about them.
 
-    After any other error than a lack of memory (an illegal access, a lost GPU) CUDA refuses all work of this process.
-    So the process ends, and a fresh one resumes the trial.
+    trial: what is trained; None while images are classified. After any other error than a lack of memory (an illegal
+    access, a lost GPU) CUDA refuses all work of this process. So the process ends, and a fresh one resumes the trial.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(trial, error) from None
     except RuntimeError as error:
-        if OUT_OF_MEMORY.search(str(error)):
-            raise out_of_memory(trial, error) from None
-        if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
-            raise TryAgain(f"the GPU failed ({first_line(error)}), and this process cannot use it any more; the same "
-                           "command resumes the trial. If it fails again, look for Xid in the machine's kernel log") \
-                from None
+        kind = kind_of_error(error)
+        if kind is OutOfMemory:
+            at = f" at batch_size {trial.batch_size} and image_size {trial.image_size}" if trial else ""
+            remedy = "set a smaller batch_size or image_size, or use a larger GPU" if trial else \
+                "end what else uses the GPU, or set TRIALGRID_DEVICE=cpu"
+            raise OutOfMemory(f"out of GPU memory{at} ({first_line(error)}); {remedy}") from None
+        if kind is TryAgain:
+            remedy = "the same command resumes the trial" if trial else "run the same command again"
+            raise TryAgain(f"the GPU failed ({first_line(error)}), and this process cannot use it any more; {remedy}. "
+                           "If it fails again, look for Xid in the machine's kernel log") from None
         raise
 
 
-def out_of_memory(trial: Trial, error: RuntimeError) -> OutOfMemory:
-    """Return the error that says what to change."""
-    return OutOfMemory(f"out of GPU memory at batch_size {trial.batch_size} and image_size {trial.image_size} "
-                       f"({first_line(error)}); set a smaller batch_size or image_size, or use a larger GPU")
+def kind_of_error(error: Exception) -> type[OutOfMemory] | type[TryAgain] | None:
+    """Return OutOfMemory for a lack of GPU memory, TryAgain for any other error of the GPU, None for the rest."""
+    if not isinstance(error, RuntimeError):
+        return None
+    if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(str(error)):
+        return OutOfMemory
+    return TryAgain if isinstance(error, torch.AcceleratorError) or BROKEN.search(str(error)) else None

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from job.data.batches import Batches
+from job.errors import OutOfMemory
+from job.training.device import kind_of_error
 from job.training.machine import Machine
 
 # Images of 224 pixels per batch; a batch holds fewer larger ones. Larger batches take more memory and are no faster.
@@ -47,8 +49,8 @@ def logits_of(model: Callable[[Tensor], Tensor], batches: Batches, indices: Tens
         try:
             with machine.autocast():
                 return torch.cat([model(batches.inputs(part)).float() for part in indices.split(num_images)]).cpu()
-        except torch.OutOfMemoryError:
-            if num_images == 1:
+        except RuntimeError as error:
+            if kind_of_error(error) is not OutOfMemory or num_images == 1:
                 raise
         # Not within the except: until it ends, the error holds what the batch took.
         num_images = fitting[size] = num_images // 2

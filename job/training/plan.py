@@ -15,6 +15,7 @@ from job.folder.layout import read_row
 from job.folder.storage import Folder
 from job.training.backbone import head_of
 from job.training.continued import Predecessor, epochs_behind, predecessors
+from job.training.device import gpu_errors
 from job.training.drawing import Drawing
 from job.training.evaluate import evaluate
 from job.training.features import can_use_features, train_head
@@ -66,7 +67,8 @@ def plan(sweep: Folder, trials: Sequence[Trial], passport: Passport, independent
         kind = kind_of(group[-1])
         if kind not in paces:
             say(f"measuring {kind.model}, {kind.image_size} px, batch {kind.batch_size}")
-            paces[kind] = measure(sweep, kind, passport)
+            with gpu_errors(kind):
+                paces[kind] = measure(sweep, kind, passport)
         runs.append(Run(group, epochs_left(sweep, group, continued), paces[kind]))
     return runs
 

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from job.cli.main import app
 from job.data.prepare import ensure_pack
 from job.data.sizes import resize_side
 from job.errors import BadConfig, OutOfMemory, TryAgain
 from job.folder.layout import read_row
 from job.folder.storage import open_folder
 from job.training import device
+from job.training.checkpoint import damage
 from job.training.display import open_display
 from job.training.options import SweepOptions
 from job.training.sweep import run_sweep
@@ -77,12 +79,45 @@ def test_gpu_for_which_torch_has_no_code_is_refused(
     (torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors"), TryAgain),
     (RuntimeError("CUDA error: device-side assert triggered"), TryAgain),
     (RuntimeError("CUDA error: unspecified launch failure"), TryAgain),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), TryAgain),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear"), RuntimeError),
     (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RuntimeError), (ValueError("CUDA error"), ValueError)])
 def test_error_of_the_gpu_is_told_from_a_lack_of_memory(error: Exception, expected: type[Exception]) -> None:
-    with pytest.raises(expected) as found, device.gpu_errors(TRIAL):
+    for trial in (TRIAL, None):
+        with pytest.raises(expected) as found, device.gpu_errors(trial):
+            raise error
+        assert type(found.value) is expected
+        assert "\n" not in str(found.value)
+
+
+LOST = "CUDA error: an illegal memory access was encountered"
+
+
+@pytest.mark.parametrize(("command", "where", "error"), [
+    ("predict", "job.results.predict.Predictor.logits_of", torch.OutOfMemoryError("CUDA out of memory")),
+    ("predict", "job.results.predict.build_model", torch.AcceleratorError(LOST)),
+    ("export", "job.results.predict.build_model", torch.AcceleratorError(LOST)),
+    ("plan", "job.training.plan.stepper", torch.OutOfMemoryError("CUDA out of memory")),
+    ("plan", "job.training.plan.evaluate", torch.AcceleratorError(LOST))])
+def test_every_command_that_computes_on_a_gpu_names_its_errors(
+        spare_sweep: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, where: str,
+        error: RuntimeError) -> None:
+    def fail(*_arguments: object) -> None:
         raise error
-    assert type(found.value) is expected
-    assert "\n" not in str(found.value)
+
+    monkeypatch.setattr(where, fail)
+    (tmp_path / "new.csv").write_text("trial,lr,epochs,batch_size,image_size,weights\nnew,0.01,1,8,40,none\n")
+    more = {"predict": [shapes / "bar", "--trial", "1"], "export": [tmp_path / "bundle", "--trial", "1"],
+            "plan": ["--grid", tmp_path / "new.csv"]}[command]
+    expected = OutOfMemory if isinstance(error, torch.OutOfMemoryError) else TryAgain
+    with pytest.raises(expected, match=f"GPU.*{error}"):
+        app([command, str(spare_sweep), *map(str, more)], standalone_mode=False)
+
+
+@pytest.mark.parametrize("error", [torch.AcceleratorError(LOST), torch.OutOfMemoryError("CUDA out of memory")])
+def test_checkpoint_that_a_failing_gpu_could_not_take_is_not_called_damaged(error: RuntimeError) -> None:
+    with pytest.raises(type(error)), damage("last.pt"):
+        raise error
 
 
 def test_failing_gpu_ends_the_sweep_without_a_failed_row_and_a_fresh_process_trains_it(
