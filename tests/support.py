@@ -12,14 +12,14 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
 
-from job.folder.layout import trial_file
+from job.folder.layout import read_row, trial_file
 from job.folder.storage import Folder
 from job.record import CLOCKS_AND_HOST, Epoch, Row, epochs_to_csv, row_to_json, summarise
 from job.trial import Trial
@@ -141,7 +141,7 @@ def leave_predictions(sweep: Folder, trial: str, wrong: Iterable[int] = (), coun
                       wrong_on_test: Iterable[int] = (), num_test: int = 0, fold: str = "") -> None:
     """Write a trial's predictions: every other image shows `yes`, the rest `no`; which are wrong is given by number.
 
-    fold: what the names of its validation images begin with.
+    A row that has counts of images gets these counts. fold: what the names of its validation images begin with.
     """
     lines = ["split,image,label,predicted,correct,p_no,p_yes"]
     for split, begin, number, missed in (("val", f"{fold}val", count, set(wrong)),
@@ -152,6 +152,9 @@ def leave_predictions(sweep: Folder, trial: str, wrong: Iterable[int] = (), coun
             shares = f"{sure},{round(1 - sure, 6)}" if predicted == "no" else f"{round(1 - sure, 6)},{sure}"
             lines.append(f"{split},{begin}{i}.jpg,{label},{predicted},{i not in missed},{shares}")
     sweep.write(trial_file(trial, "predictions.csv"), ("\n".join(lines) + "\n").encode())
+    if (found := read_row(sweep, trial)) and found.num_val:
+        found = replace(found, num_val=count, num_test=num_test)
+        sweep.write(trial_file(trial, "row.json"), row_to_json(found).encode())
 
 
 def draw(path: Path, label: str, number: int, size: tuple[int, int] = (60, 48)) -> None:

@@ -82,7 +82,7 @@ def read_predictions(sweep: Folder, trials: Trials, pack_hash: str) -> None:
         if row.status == "failed" or row.pack_hash != pack_hash:
             continue
         file = trial_file(name, "predictions.csv")
-        parse = functools.partial(with_sets, classes=row.classes)
+        parse = functools.partial(with_sets, row=row)
         try:
             trials.predictions[name], trials.sets[name] = read_parsed(sweep, file, parse)
         except MissingInput:

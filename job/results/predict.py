@@ -19,7 +19,8 @@ from job.data.stream import Pixels, decoded
 from job.errors import BadConfig, JobError, MissingInput
 from job.folder.layout import read_parsed, trial_file, trials_with
 from job.folder.storage import Folder, join
-from job.results.intact import Damage
+from job.record import Row
+from job.results.intact import Damage, intact_row
 from job.results.predictions import whole_predictions
 from job.results.raced import refuse_raced
 from job.results.sets import COVERAGE, Sets, check_coverage, in_set, sets_of
@@ -173,9 +174,10 @@ def load_predictor(sweep: Folder, trial: str = "", coverage: float = COVERAGE) -
 
 def read_sets(sweep: Folder, trial: str, classes: Sequence[str], coverage: float) -> Sets:
     """Return the trial's sets by its predictions.csv; without one, or where it is damaged, the reason why not."""
-    name = trial_file(trial, "predictions.csv")
+    name, row = trial_file(trial, "predictions.csv"), intact_row(sweep, trial)
+    parse = functools.partial(whole_predictions, classes=classes, row=row if isinstance(row, Row) else None)
     try:
-        table = read_parsed(sweep, name, functools.partial(whole_predictions, classes=classes))
+        table = read_parsed(sweep, name, parse)
     except MissingInput:
         return Sets(coverage, None, f"the trial has no {join(sweep.uri, name)}")
     except ValueError as error:

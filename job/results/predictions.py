@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from job.folder.escape import from_csv
-from job.record import PROBABILITY
+from job.record import PROBABILITY, Row
 from job.results.sets import COVERAGE, Sets, sets_of
 
 TEXTS = ("image", "label", "predicted")
@@ -72,15 +72,13 @@ def check_header(data: bytes) -> None:
         raise ValueError("two columns have the same name")
 
 
-def checked_predictions(data: bytes, classes: Sequence[str]) -> pd.DataFrame:
-    """Return a predictions.csv as `whole_predictions` does; of more than 10 classes, without the columns p_CLASS."""
-    return trimmed(whole_predictions(data, classes), classes)
+def with_sets(data: bytes, row: Row) -> tuple[pd.DataFrame, Sets]:
+    """Return a predictions.csv as `whole_predictions` does, and the prediction sets that follow from it.
 
-
-def with_sets(data: bytes, classes: Sequence[str]) -> tuple[pd.DataFrame, Sets]:
-    """Return what `checked_predictions` does, and the prediction sets that follow from all probabilities."""
-    table = whole_predictions(data, classes)
-    return trimmed(table, classes), sets_of(table, classes, COVERAGE)
+    Of more than 10 classes the table is without the columns p_CLASS.
+    """
+    table = whole_predictions(data, row.classes, row)
+    return trimmed(table, row.classes), sets_of(table, row.classes, COVERAGE)
 
 
 def trimmed(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -88,15 +86,24 @@ def trimmed(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     return table if len(classes) <= MOST_PROBABILITIES else table.drop(columns=[PROBABILITY + name for name in classes])
 
 
-def whole_predictions(data: bytes, classes: Sequence[str]) -> pd.DataFrame:
+def check_counts(table: pd.DataFrame, row: Row) -> None:
+    """Raise ValueError if a table has more or fewer images than its trial's row: it was cut off between two lines."""
+    for split, num in (("val", row.num_val), ("test", row.num_test)):
+        if (found := int((table["split"] == split).sum())) != num and num:
+            raise ValueError(f"it has {found} {split} image{'s' * (found != 1)}, and the row says {num}")
+
+
+def whole_predictions(data: bytes, classes: Sequence[str], row: Row | None = None) -> pd.DataFrame:
     """Return a predictions.csv as `predictions_table` does, with the column `probability` of the predicted class.
 
-    Raises ValueError for a damaged file: no validation image, an image twice, a label that is none of the row's
-    classes, or columns that are not theirs.
+    Raises ValueError for a damaged file: no validation image, an image twice, another number of images than the row
+    has, a label that is none of the classes, or columns that are not theirs.
     """
     table = predictions_table(data)
     if not (table["split"] == "val").any():
         raise ValueError("no validation image")
+    if row:
+        check_counts(table, row)
     if (twice := table.duplicated(["split", "image"])).any():
         raise ValueError(f"the image {table['image'][twice].iloc[0]!r} is there twice")
     columns = [name for name in table if name.startswith(PROBABILITY)]
@@ -107,4 +114,5 @@ def whole_predictions(data: bytes, classes: Sequence[str]) -> pd.DataFrame:
         raise ValueError("the columns of probabilities are not those of the classes")
     places = pd.Index(columns).get_indexer(PROBABILITY + table["predicted"])
     found = table[columns].to_numpy(dtype=float)
-    return table.assign(probability=found[range(len(table)), places])
+    probability = pd.Series(found[range(len(table)), places], name="probability")
+    return pd.concat([table, probability], axis=1)

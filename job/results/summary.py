@@ -59,7 +59,7 @@ class Summary:
     tests. lines: what was compared, as `Pooled` has it: the same table where no trial has a fold. pooled: ranked line
     -> the images that it was compared on, with the test images of its trial. folds: `folds_table`. label_issues: by the
     recommended trial or its setting's folds; None without. epochs: trial -> its table of epochs. predictions: ranked
-    trial -> its images, as `checked_predictions` gives them. sets: their prediction sets of coverage 0.9. passport:
+    trial -> its images, as `with_sets` gives them. sets: their prediction sets of coverage 0.9. passport:
     that of the pack, checked; None without a pack, or where it is damaged. damaged: files that cannot be read; their
     trials are left out.
     """

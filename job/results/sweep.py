@@ -10,7 +10,7 @@ from job.errors import BadData, MissingInput
 from job.folder.layout import check_sweep, read_epochs, read_parsed, read_row, trial_file, trials_with
 from job.folder.storage import Folder, join, open_folder
 from job.results.label_issues import COLUMNS
-from job.results.predictions import predictions_table
+from job.results.predictions import check_counts, predictions_table
 from job.results.raced import refuse_raced
 from job.results.ranking import natural
 from job.results.recommend import Recommendation
@@ -77,8 +77,16 @@ class Sweep:
     def predictions(self, trial: str | int) -> pd.DataFrame:
         """Return one line per image of the validation and test splits, with the columns of predictions.csv."""
         name = trial_file(str(trial), "predictions.csv")
+        row = read_row(self.folder, str(trial))
+
+        def parsed(data: bytes) -> pd.DataFrame:
+            table = predictions_table(data)
+            if row:
+                check_counts(table, row)
+            return table
+
         try:
-            return read_parsed(self.folder, name, predictions_table)
+            return read_parsed(self.folder, name, parsed)
         except MissingInput:
             refuse_raced(self.folder, str(trial))
             raise

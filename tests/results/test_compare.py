@@ -15,7 +15,7 @@ from job.folder.local import LocalFolder
 from job.results.compare import hits
 from job.results.gather import gather
 from job.results.next_grid import next_values
-from job.results.predictions import checked_predictions
+from job.results.predictions import whole_predictions
 from job.trial import Trial
 from support import leave_predictions, leave_row, make_epochs
 
@@ -45,7 +45,7 @@ def two(tmp_path: Path, first: Trial, second: Trial, wrong: tuple[int, int], epo
 
 
 def test_predictions_tell_hits_of_validation_only(sweep: LocalFolder) -> None:
-    found = hits(checked_predictions(sweep.read("trials/near/predictions.csv"), ["no", "yes"]))
+    found = hits(whole_predictions(sweep.read("trials/near/predictions.csv"), ["no", "yes"]))
     assert len(found) == 100 and [*found[~found].index] == [f"val{i}.jpg" for i in range(3, 11)]
 
 
