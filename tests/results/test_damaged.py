@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -110,21 +109,6 @@ def check_left_out(sweep: Path, file: str) -> None:
 def test_trial_with_a_damaged_file_is_left_out_and_named(file: str, data: bytes, sweep: Path) -> None:
     (sweep / "trials" / "2" / file).write_bytes(data)
     check_left_out(sweep, file)
-
-
-@pytest.mark.parametrize("num_lost", [1, 3])
-def test_predictions_that_were_cut_off_between_two_lines_are_not_believed(num_lost: int, sweep: Path) -> None:
-    path = sweep / "trials" / "2" / "predictions.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    num_test = sum(line.startswith("test") for line in lines)
-    split, num = ("test", num_test) if num_test >= num_lost else ("val", len(lines) - 1)
-    path.write_text("".join(lines[:-num_lost]))
-    check_left_out(sweep, "predictions.csv")
-    said = f"it has {num - num_lost} {split} images?, and the row says {num}"
-    with pytest.raises(BadData, match=f"{re.escape(str(path))}: {said}"):
-        package.open(str(sweep)).predictions("2")
-    sets = load_predictor(LocalFolder(str(sweep)), "2").sets
-    assert sets and sets.limit is None and re.search(said, sets.reason)
 
 
 @pytest.mark.parametrize("key", VALUES)
