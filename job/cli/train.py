@@ -195,17 +195,20 @@ def plan(sweep: Sweep, images: Images = "", grid: Grid = "", independent: Indepe
 
 
 @command(app)
-def weights(models: Annotated[list[str], typer.Argument(
-                metavar="MODEL...", show_default=False, help="Names of the grid's column model, such as resnet50.")],
-            folder: Annotated[str, typer.Argument(
-                metavar="FOLDER", show_default=False, callback=not_empty,
-                help="Where the weights lie from now on: a path or s3://bucket/folder.")]) -> None:
+def weights(named: Annotated[list[str], typer.Argument(
+                metavar="MODEL... FOLDER", show_default=False,
+                help="Names of the grid's column model, such as resnet50; then where their weights lie from now on: "
+                     "a path or s3://bucket/folder.")]) -> None:
     """Download ImageNet weights into a folder, for machines without internet.
 
     Set TRIALGRID_WEIGHTS to FOLDER there. A file that is there already, whole, is left as it is.
     """
     from job.folder.storage import join, open_folder
 
+    *models, folder = named
+    not_empty(folder)
+    if not models:
+        raise typer.BadParameter(f"only {folder!r} is given: name the models first, then the folder")
     for model in models:
         make(Trial, {"model": model, "image_size": IMAGENET_SIZES.get(model, 224)})
     from job.training.imagenet import store_weights, weights_file, weights_url

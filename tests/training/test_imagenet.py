@@ -67,6 +67,9 @@ def test_job_weights_names_what_it_cannot_fetch_and_refuses_other_names(tmp_path
     for name, why in (("mlp", "has no such weights"), ("resnet5", "do you mean resnet50"), ("googlenet", "aux")):
         done = job("weights", name, tmp_path / "w")
         assert done.code == 78 and why in done.err
+    done = job("weights", "resnet18")
+    assert done.code == 2 and "only 'resnet18' is given: name the models first, then the folder" in done.err
+    assert job("weights", "resnet18", "").code == 78
 
 
 def test_imagenet_comes_from_the_folder_of_the_variable_and_its_hash_is_checked(
