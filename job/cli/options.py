@@ -14,7 +14,7 @@ import typer
 from job.cli.ranges import parse_range
 from job.errors import BadConfig
 from job.folder.escape import lines_for_terminal
-from job.folder.grid import parse_number
+from job.folder.grid import parse_number, parse_value
 from job.trial import ImageOptions, Trial, brief
 
 if TYPE_CHECKING:
@@ -53,6 +53,16 @@ def number(kind: type, least: float = -math.inf, most: float = math.inf, ranges:
     return {"parser": read, "metavar": f"<{kind.__name__}>"}
 
 
+def yes_or_no(text: Any) -> bool:
+    """Return what an option that takes yes or no says, written as in a grid."""
+    try:
+        return bool(parse_value(bool, str(text)))
+    except ValueError as error:
+        raise typer.BadParameter(f"it {error}") from None
+
+
+# Without a parser some versions of typer take an option of several truth values for a flag.
+YES_OR_NO: dict[str, Any] = {"parser": yes_or_no, "metavar": "<yes|no>"}
 Sweep = Annotated[str, typer.Argument(
     metavar="SWEEP", show_default=False, callback=not_empty,
     help="The sweep's folder: a path or s3://bucket/folder.")]
@@ -122,8 +132,10 @@ def as_parameter(spec: Field[Any], repeatable: bool) -> inspect.Parameter:
     assert spec.default is not MISSING
     kind: Any = type(spec.default)
     # The field's own check says more about a value out of range than typer does.
-    declaration = typer.Option(f"--{spec.name.replace('_', '-')}", help=help_of(spec), show_default=False,
-                               **(number(kind, ranges=repeatable) if kind in (int, float) else {}))
+    settings = number(kind, ranges=repeatable) if kind in (int, float) else {}
+    if repeatable and kind is bool:
+        settings = YES_OR_NO
+    declaration = typer.Option(f"--{spec.name.replace('_', '-')}", help=help_of(spec), show_default=False, **settings)
     annotation: Any = Annotated[list[kind] if repeatable else kind | None, declaration]
     default: Any = [] if repeatable else None
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from job.results.gather import gather
 from job.results.predict import load_predictor
 from job.results.summary import collect
 from sheets import read
-from support import job, start_job
+from support import job, start_job, wait_for_line
 
 PREDICTIONS = "split,image,label,predicted,p bar,p disc\n"
 LINE = "val,a.jpg,bar,bar,1,0\n"
@@ -140,14 +139,15 @@ def test_gather_that_watches_waits_for_the_others_of_a_damaged_row_and_ends_with
     whole = row.read_text()
     row.unlink()
     change(sweep / "trials" / "2", epochs="x")
-    for args in ((), ("--json",)):
-        process = start_job("gather", sweep, "--watch", *args)
-        time.sleep(8)
-        assert process.poll() is None
-        row.write_text(whole)
+    processes = [start_job("gather", sweep, "--watch", "-v", *args) for args in ((), ("--json",))]
+    for process in processes:
+        # It has gathered once, and looks again.
+        wait_for_line(process, f"read {sweep}/pack/passport.json")
+        wait_for_line(process, f"list {sweep}/trials/")
+    row.write_text(whole)
+    for process in processes:
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 65 and "trials/2/row.json" in out and "Traceback" not in out, out
-        row.unlink()
 
 
 def test_names_that_look_like_formulas_are_escaped_in_predictions_and_read_back(shapes: Path, tmp_path: Path) -> None:
