@@ -61,7 +61,6 @@ def yes_or_no(text: Any) -> bool:
         raise typer.BadParameter(f"it {error}") from None
 
 
-# Without a parser some versions of typer take an option of several truth values for a flag.
 YES_OR_NO: dict[str, Any] = {"parser": yes_or_no, "metavar": "<yes|no>"}
 Sweep = Annotated[str, typer.Argument(
     metavar="SWEEP", show_default=False, callback=not_empty,
@@ -134,7 +133,8 @@ def as_parameter(spec: Field[Any], repeatable: bool) -> inspect.Parameter:
     # The field's own check says more about a value out of range than typer does.
     settings = number(kind, ranges=repeatable) if kind in (int, float) else {}
     if repeatable and kind is bool:
-        settings = YES_OR_NO
+        # Some versions of typer take an option of several truth values for a flag.
+        settings, kind = YES_OR_NO, str
     declaration = typer.Option(f"--{spec.name.replace('_', '-')}", help=help_of(spec), show_default=False, **settings)
     annotation: Any = Annotated[list[kind] if repeatable else kind | None, declaration]
     default: Any = [] if repeatable else None
