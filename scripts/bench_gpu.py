@@ -116,7 +116,8 @@ def steps(table: Table, folder: Path, num_images: int, sizes: list[int], image_s
                 table.skip(f"steps, batch {size}{form}", found["left_out"])
                 continue
             table.add(f"steps, batch {size}{form}: images/s", found["images_a_second"],
-                      milliseconds_constant=found["milliseconds"], precision=found["precision"])
+                      milliseconds_constant=found["milliseconds"], precision=found["precision"],
+                      bottleneck=found["bottleneck"], milliseconds_of=json.dumps(found["milliseconds_of"]))
             table.add(f"steps, batch {size}{form}: share of a constant batch", found["share_of_constant_batch"],
                       share_of_operations=found["share_of_operations"], share_of_bytes=found["share_of_bytes"])
 

@@ -138,12 +138,39 @@ def measure(sweep: Path, batch_size: int, seconds: float, change: str, image_siz
         plain()
     operations, num_bytes = ceilings(machine)
     best = statistics.median(constant)
+    parts = parts_of_step(trial, batches, drawing, machine) | {"training": best}
     return {"images_a_second": round(batch_size / statistics.median(whole), 1), "milliseconds": round(1000 * best, 2),
             "share_of_constant_batch": round(statistics.median(c / w for c, w in zip(constant, whole, strict=True)), 3),
             "share_of_operations": round(flops.get_total_flops() / operations / best, 3),
             "share_of_bytes": round(traffic.num_bytes / num_bytes / best, 3), "precision": machine.precision,
             "tera_operations_a_second": round(operations / 1e12, 2), "gigabytes_a_second": round(num_bytes / 1e9, 1),
-            "runs": ROUNDS}
+            "milliseconds_of": {part: round(1000 * seconds, 3) for part, seconds in parts.items()},
+            "bottleneck": max(parts, key=lambda part: parts[part]), "runs": ROUNDS}
+
+
+def parts_of_step(trial: Trial, batches: Batches, drawing: Drawing, machine: Machine) -> dict[str, float]:
+    """Return the median seconds per step of what comes before training. On a GPU all parts run at the same time.
+
+    drawing: the augmentation. On a GPU feeding: host time to describe a batch, or to gather its pixels; copying: these,
+    to the GPU; there rendering is a part of the step, and its cost the rest to a constant batch.
+    """
+    indices, draws = drawing.draw_block(0, 0)
+    num_steps = -(-len(indices) // trial.batch_size)
+    one = slice(0, trial.batch_size)
+    parts = {"drawing": median_seconds(lambda: drawing.draw_block(0, 0), machine, 5) / num_steps}
+    if machine.device.type != "cuda":
+        render = partial(batches.augmented, indices[one], draws.part(one))
+        return {**parts, "rendering": median_seconds(render, machine, 5)}
+    times = []
+    for _ in range(8):
+        synchronise(machine)
+        began = time.perf_counter()
+        batches.fed(indices[one], draws.part(one))
+        is_fed = time.perf_counter()
+        synchronise(machine)
+        times.append((is_fed - began, time.perf_counter() - is_fed))
+    feeding, copying = zip(*times[3:], strict=True)
+    return {**parts, "feeding": statistics.median(feeding), "copying": statistics.median(copying)}
 
 
 def as_trained(step: Callable[[], object], machine: Machine) -> Callable[[], object]:

@@ -23,6 +23,8 @@ def test_benchmark_of_a_gpu_runs_to_its_end_and_says_what_it_skipped(tmp_path: P
     assert {"steps, batch 4: images/s", "steps, batch 4, torch renders: images/s", "grid: times the study's loop",
             "epoch: times study", "2 workers: images/s of all"} <= figures.keys()
     assert sum(line["table"] == "start" for line in lines) == 2
+    speeds = [line for line in lines if line.get("what", "").endswith("images/s") and "bottleneck" in line]
+    assert len(speeds) == 3 and all(line["bottleneck"] in json.loads(line["milliseconds_of"]) for line in speeds)
 
 
 def test_benchmark_of_a_gpu_needs_one(tmp_path: Path) -> None:
