@@ -73,6 +73,10 @@ class TryAgain(JobError):
     exit_code = 75
 
 
+class GpuFailed(TryAgain):
+    """The GPU failed, and refuses all further work of this process: it has to end as if it had been killed."""
+
+
 class TakenOver(JobError):
     """The process was silent for so long that another one has taken over its work."""
 

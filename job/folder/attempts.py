@@ -38,9 +38,12 @@ MOST_DEATHS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One process's turn; where it died, `state` stays running. Epochs and steps are None before the first step."""
+    """One process's turn; epochs and steps are None before the first step.
 
-    state: Literal["running", "stopped", "failed", "done"] = "running"
+    state: stays running where the process was killed; died where it could say so, because its GPU failed.
+    """
+
+    state: Literal["running", "stopped", "died", "failed", "done"] = "running"
     cause: str = ""
     host: str = ""
     process: str = ""
@@ -152,12 +155,13 @@ def too_many_deaths(folder: Folder, work: str, number: int) -> str:
         attempt = read_attempt(folder, work, number)
         achieved = (attempt.has_progress if following is None or following.from_epoch is None
                     else attempt.from_epoch is not None and following.from_epoch != attempt.from_epoch)
-        if attempt.state != "running" or (achieved and following):
+        if attempt.state not in ("running", "died") or (achieved and following):
             return ""
         num_deaths, following, newest, number = num_deaths + (not achieved), attempt, newest or attempt, number - 1
         if num_deaths >= MOST_DEATHS:
             goal = "the pack" if work == PACK else "an epoch"
-            return (f"{num_deaths} attempts in a row died before they finished {goal}, the last on "
-                    f"{newest.host} at {newest.at}. The usual cause is too little memory; find out what ended them "
-                    "(kubectl describe pod, dmesg), then start again")
+            cause = newest.cause.partition(";")[0]
+            cause = f": {cause}" if cause else ". The usual cause is too little memory"
+            return (f"{num_deaths} attempts in a row died before they finished {goal}, the last on {newest.host} at "
+                    f"{newest.at}{cause}; find out what ended them (kubectl describe pod, dmesg), then start again")
     return ""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from job.errors import BadConfig, JobError, Stopped, SweepRemoved, TakenOver, TryAgain, redacted
+from job.errors import BadConfig, GpuFailed, JobError, Stopped, SweepRemoved, TakenOver, TryAgain, redacted
 from job.folder.attempts import (
     SILENT_SECONDS,
     Attempt,
@@ -118,7 +118,7 @@ class Lease:
             # At most one beat per second, however short the epochs are.
             self._over.wait(1.0)
 
-    def end(self, state: Literal["stopped", "failed", "done"], cause: str = "") -> None:
+    def end(self, state: Literal["stopped", "died", "failed", "done"], cause: str = "") -> None:
         """Release the work and record how it ended."""
         self._over.set()
         self._wake.set()
@@ -136,7 +136,7 @@ def held(lease: Lease) -> Iterator[Lease]:
     try:
         yield lease
     except (Stopped, TryAgain) as error:
-        lease.end("stopped", str(error))
+        lease.end("died" if isinstance(error, GpuFailed) else "stopped", str(error))
         raise
     except (KeyboardInterrupt, SystemExit):
         lease.end("stopped", "stopped by a signal")

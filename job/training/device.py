@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from job.errors import BadConfig, OutOfMemory, TryAgain
+from job.errors import BadConfig, GpuFailed, OutOfMemory
 from job.trial import Trial
 
 DEVICE_NODES, DRIVER = Path("/dev"), Path("/proc/driver/nvidia/version")
@@ -100,7 +100,7 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def gpu_errors(trial: Trial | None = None) -> Iterator[None]:
-    """Turn errors of the GPU into OutOfMemory and TryAgain, which say what to do about them.
+    """Turn errors of the GPU into OutOfMemory and GpuFailed, which say what to do about them.
 
     trial: what is trained; None while images are classified. After any other error than a lack of memory (an illegal
     access, a lost GPU) CUDA refuses all work of this process. So the process ends, and a fresh one resumes the trial.
@@ -114,17 +114,17 @@ def gpu_errors(trial: Trial | None = None) -> Iterator[None]:
             remedy = "set a smaller batch_size or image_size, or use a larger GPU" if trial else \
                 "end what else uses the GPU, or set TRIALGRID_DEVICE=cpu"
             raise OutOfMemory(f"out of GPU memory{at} ({first_line(error)}); {remedy}") from None
-        if kind is TryAgain:
+        if kind is GpuFailed:
             remedy = "the same command resumes the trial" if trial else "run the same command again"
-            raise TryAgain(f"the GPU failed ({first_line(error)}), and this process cannot use it any more; {remedy}. "
+            raise GpuFailed(f"the GPU failed ({first_line(error)}), and this process cannot use it any more; {remedy}. "
                            "If it fails again, look for Xid in the machine's kernel log") from None
         raise
 
 
-def kind_of_error(error: Exception) -> type[OutOfMemory] | type[TryAgain] | None:
-    """Return OutOfMemory for a lack of GPU memory, TryAgain for any other error of the GPU, None for the rest."""
+def kind_of_error(error: Exception) -> type[OutOfMemory] | type[GpuFailed] | None:
+    """Return OutOfMemory for a lack of GPU memory, GpuFailed for any other error of the GPU, None for the rest."""
     if not isinstance(error, RuntimeError):
         return None
     if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(str(error)):
         return OutOfMemory
-    return TryAgain if isinstance(error, torch.AcceleratorError) or BROKEN.search(str(error)) else None
+    return GpuFailed if isinstance(error, torch.AcceleratorError) or BROKEN.search(str(error)) else None
