@@ -62,7 +62,7 @@ class SweepRemoved(JobError):
 
 
 class OutOfMemory(JobError):
-    """The GPU has too little memory for this trial."""
+    """The GPU, or the machine, has too little memory for this trial."""
 
     exit_code = 71
 

@@ -23,9 +23,9 @@ def export(sweep: Sweep, out: Annotated[str, typer.Argument(
     """
     from job.folder.storage import open_folder
     from job.results.bundle.export import export_bundle
-    from job.training.device import gpu_errors
+    from job.training.faults import named_faults
 
     target = open_folder(out)
-    with gpu_errors():
+    with named_faults():
         done = export_bundle(open_folder(sweep), target, trial, samples, note)
     note(f"{target.uri}: {done}", to_stderr=False)

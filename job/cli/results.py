@@ -64,12 +64,12 @@ def predict(sweep: Sweep,
     # Not before the names are known: torch takes seconds to import.
     from job.results.answers import check_output, show_predictions
     from job.results.predict import load_predictor
-    from job.training.device import gpu_errors
+    from job.training.faults import named_faults
 
     if output:
         check_output(output)
     folder = open_folder(sweep)
-    with gpu_errors():
+    with named_faults():
         predictor = load_predictor(folder, trial, coverage)
         for sentence in predictor.why:
             note(sentence)

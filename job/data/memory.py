@@ -21,11 +21,17 @@ def keep_freed_memory() -> None:
         library.mallopt(m_mmap_threshold, 2**30)
 
 
-def forget_peak() -> None:
-    """Return freed memory to the system and begin a new peak; without Linux's files and glibc the old one stays."""
+def return_memory() -> None:
+    """Return freed memory to the system; no effect without glibc."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_peak() -> None:
+    """Return freed memory to the system and begin a new peak; without Linux's files and glibc the old one stays."""
+    return_memory()
+    with contextlib.suppress(OSError):
         # See proc_pid_clear_refs(5).
         Path("/proc/self/clear_refs").write_text("5")
 

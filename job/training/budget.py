@@ -49,14 +49,14 @@ class Budget:
 
     def pace(self, trial: Trial) -> float:
         """Return the seconds of an epoch of such a trial; 0 where it cannot be trained: its row will say why."""
-        from job.training.device import gpu_errors
+        from job.training.faults import named_faults
         from job.training.plan import kind_of, measure
 
         kind = kind_of(trial)
         if kind not in self.epoch_seconds:
             self.display.say(f"measuring the pace of trial {trial.trial}, for the budget")
             self.epoch_seconds[kind] = 0.0
-            with contextlib.suppress(JobError), gpu_errors(kind):
+            with contextlib.suppress(JobError), named_faults(kind):
                 self.epoch_seconds[kind] = measure(self.sweep, kind, self.passport).epoch_seconds
         return self.epoch_seconds[kind]
 

@@ -16,7 +16,7 @@ from job.folder.same_settings import check_same
 from job.folder.untrusted import check_types, in_range
 from job.record import Epoch
 from job.training.backbone import load_state
-from job.training.device import kind_of_error
+from job.training.faults import kind_of_error
 from job.training.state import State
 from job.training.weights import UNREADABLE
 from job.trial import NAME_PATTERN, Trial

@@ -1,24 +1,19 @@
-"""Whether there is a GPU that this torch can use, this process's share of it, and what to do when it fails."""
+"""Whether there is a GPU that this torch can use, and this process's share of it."""
 
 import contextlib
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from job.errors import BadConfig, GpuFailed, OutOfMemory
-from job.trial import Trial
+from job.errors import BadConfig
+from job.training.faults import first_line
 
 DEVICE_NODES, DRIVER = Path("/dev"), Path("/proc/driver/nvidia/version")
 # The oldest driver of a major version of CUDA (NVIDIA, CUDA Compatibility, minor version compatibility).
 OLDEST_DRIVERS = {"11": "450", "12": "525", "13": "580"}
-# What cuBLAS, cuDNN and the driver say if they find too little memory; torch has an error type for its own alone.
-OUT_OF_MEMORY = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED", re.IGNORECASE)
-# Errors of cuBLAS, and of cuDNN on a lost device, have no type of their own in torch.
-BROKEN = re.compile("CUDA error|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)")
 
 
 def wanted_gpu() -> bool:
@@ -91,40 +86,3 @@ def gpu_share() -> float:
         if 0 < (share := float(text)) <= 1:
             return share
     raise BadConfig(f"TRIALGRID_GPU_SHARE is {text!r}: it is a share of the GPU's memory, more than 0 and at most 1")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-@contextlib.contextmanager
-def gpu_errors(trial: Trial | None = None) -> Iterator[None]:
-    """Turn errors of the GPU into OutOfMemory and GpuFailed, which say what to do about them.
-
-    trial: what is trained; None while images are classified. After any other error than a lack of memory (an illegal
-    access, a lost GPU) CUDA refuses all work of this process. So the process ends, and a fresh one resumes the trial.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        kind = kind_of_error(error)
-        if kind is OutOfMemory:
-            at = f" at batch_size {trial.batch_size} and image_size {trial.image_size}" if trial else ""
-            remedy = "set a smaller batch_size or image_size, or use a larger GPU" if trial else \
-                "end what else uses the GPU, or set TRIALGRID_DEVICE=cpu"
-            raise OutOfMemory(f"out of GPU memory{at} ({first_line(error)}); {remedy}") from None
-        if kind is GpuFailed:
-            remedy = "the same command resumes the trial" if trial else "run the same command again"
-            raise GpuFailed(f"the GPU failed ({first_line(error)}), and this process cannot use it any more; {remedy}. "
-                           "If it fails again, look for Xid in the machine's kernel log") from None
-        raise
-
-
-def kind_of_error(error: Exception) -> type[OutOfMemory] | type[GpuFailed] | None:
-    """Return OutOfMemory for a lack of GPU memory, GpuFailed for any other error of the GPU, None for the rest."""
-    if not isinstance(error, RuntimeError):
-        return None
-    if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(str(error)):
-        return OutOfMemory
-    return GpuFailed if isinstance(error, torch.AcceleratorError) or BROKEN.search(str(error)) else None

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from job.data.batches import Batches
 from job.errors import OutOfMemory
-from job.training.device import kind_of_error
+from job.training.faults import kind_of_error
 from job.training.machine import Machine
 
 # Images of 224 pixels per batch; a batch holds fewer larger ones. Larger batches take more memory and are no faster.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from job.data.augment import Draws
 from job.data.batches import Batches, rendering_kernel
-from job.training.device import first_line
+from job.training.faults import first_line
 
 # These steps run without a graph: in them libraries choose algorithms and allocate, which a graph capture forbids.
 WARM_UP_STEPS = 3

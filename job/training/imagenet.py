@@ -18,6 +18,7 @@ from torchvision.models import get_model_weights
 
 from job.errors import BadData, MissingInput
 from job.folder.storage import Folder, join, open_folder
+from job.training.faults import kind_of_error
 from job.training.weights import UNREADABLE, parse_weights
 
 DOWNLOAD_PAUSES_SECONDS = (1, 5)
@@ -69,6 +70,8 @@ def imagenet_weights(model: str) -> dict[str, Tensor]:
     try:
         return dict(patiently_downloaded(lambda: weights.get_state_dict(progress=False, check_hash=True)))
     except (OSError, *UNREADABLE) as error:
+        if kind_of_error(error):
+            raise
         cache = Path(torch.hub.get_dir(), "checkpoints", weights_file(weights.url))
         raise MissingInput(
             f"the ImageNet weights of {model} cannot be loaded or downloaded ({error or type(error).__name__}). Run "

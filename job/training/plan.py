@@ -15,9 +15,9 @@ from job.folder.layout import read_row
 from job.folder.storage import Folder
 from job.training.backbone import head_of
 from job.training.continued import Predecessor, epochs_behind, predecessors
-from job.training.device import gpu_errors
 from job.training.drawing import Drawing
 from job.training.evaluate import evaluate
+from job.training.faults import named_faults
 from job.training.features import can_use_features, train_head
 from job.training.fit import stepper, train_epoch
 from job.training.machine import Machine, choose_machine
@@ -67,7 +67,7 @@ def plan(sweep: Folder, trials: Sequence[Trial], passport: Passport, independent
         kind = kind_of(group[-1])
         if kind not in paces:
             say(f"measuring {kind.model}, {kind.image_size} px, batch {kind.batch_size}")
-            with gpu_errors(kind):
+            with named_faults(kind):
                 paces[kind] = measure(sweep, kind, passport)
         runs.append(Run(group, epochs_left(sweep, group, continued), paces[kind]))
     return runs

@@ -20,8 +20,8 @@ from job.folder.storage import Folder, join, read_uri
 from job.record import Row
 from job.training.checkpoint import read_checkpoint, restore
 from job.training.continued import Predecessor
-from job.training.device import gpu_errors
 from job.training.display import Display
+from job.training.faults import named_faults
 from job.training.features import with_features
 from job.training.fit import fit
 from job.training.imagenet import imagenet_weights, stored_bytes, stored_weights
@@ -47,7 +47,7 @@ def train(sweep: Folder, trials: Sequence[Trial], passport: Passport, lease: Lea
     Paused where the trial waits at a rung.
     """
     trial = trials[-1]
-    with gpu_errors(trial), contextlib.closing(Outbox(sweep, display.say, lease.guard)) as outbox:
+    with named_faults(trial), contextlib.closing(Outbox(sweep, display.say, lease.guard)) as outbox:
         def pause(seconds: float) -> None:
             if stop.wait(seconds):
                 raise Stopped("stopped by a signal before a step; the same command resumes the trial")

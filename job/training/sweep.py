@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
+from job.data.memory import return_memory
 from job.data.pack import Passport
-from job.errors import AccessDenied, JobError, Stopped, SweepRemoved, TakenOver, TryAgain
+from job.errors import AccessDenied, JobError, OutOfMemory, Stopped, SweepRemoved, TakenOver, TryAgain
 from job.folder.attempts import Watch
 from job.folder.groups import trajectories
 from job.folder.lease import POLL_SECONDS, Busy
@@ -172,6 +173,8 @@ class Turns:
         finally:
             self.race.ask_again(trials)
             gc.collect()
+            if isinstance(self.failures.get(name), OutOfMemory):
+                return_memory()
         return True
 
     def rest(self, is_idle: bool, seconds: float) -> None:
