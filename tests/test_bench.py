@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support import ROOT, row
+
+pytestmark = pytest.mark.slow
 
 
 def test_benchmark_of_a_gpu_runs_to_its_end_and_says_what_it_skipped(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from job.folder.storage import open_folder
 from job.trial import Trial
 from support import S3, Grid, job, leave_row, make_epochs, start_job, wait_for_line
 
+pytestmark = pytest.mark.slow
+
 
 def ask(url: str, body: Any = None) -> Any:
     """A JSON answer of the server."""

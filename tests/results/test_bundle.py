@@ -17,6 +17,7 @@ from job.errors import BadConfig, MissingInput
 from job.folder.storage import open_folder
 from support import ROOT, S3, Outcome, draw, environment, job, row
 
+pytestmark = pytest.mark.slow
 NUM_IMAGES = 180
 
 

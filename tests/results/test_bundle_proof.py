@@ -26,6 +26,7 @@ from job.results.bundle.parity import NotTheSame, open_session, prove
 from job.results.bundle.winner import choose_winner
 from support import draw, environment, job
 
+pytestmark = pytest.mark.slow
 PACKAGES = ("numpy", "pillow", "onnxruntime")
 
 

@@ -22,6 +22,7 @@ from support import Grid, job, leave_row, make_epochs, row, start_job, timeless,
 from test_features import backbone, write_grid
 from test_trajectory import files
 
+pytestmark = pytest.mark.slow
 __all__ = ["backbone"]
 
 

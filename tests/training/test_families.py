@@ -22,6 +22,7 @@ from loops import PACK, begin, never
 from support import draw, job, row, start_job, timeless, wait_for_line
 from test_models import NINE
 
+pytestmark = pytest.mark.slow
 SIZE = 64
 
 

@@ -16,6 +16,8 @@ from job.training.options import SweepOptions
 from proxy import Fault, What, proxy_to
 from support import ROOT, S3, Grid, environment, job, row, start_job, timeless, wait_for_line
 
+pytestmark = pytest.mark.slow
+
 
 def keys(s3: S3, prefix: str) -> list[str]:
     return [item["Key"] for item in s3.client().list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])]

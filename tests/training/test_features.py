@@ -21,6 +21,7 @@ from job.trial import Trial
 from loops import begin
 from support import job, row, start_job, timeless, wait_for_line
 
+pytestmark = pytest.mark.slow
 COLUMNS = "trial,lr,epochs,batch_size,image_size,weights,freeze,crop,flip,dropout,precision"
 # As good as never: the images are those of flip 0, and yet each epoch runs the backbone.
 RARELY = "1e-12"

@@ -10,6 +10,7 @@ import pytest
 from races import NAMES, outcome, statuses
 from support import job, row, start_job, wait_for_line
 
+pytestmark = pytest.mark.slow
 # A resnet18 that forgets what it learned.
 SLOW = "1,1.0,9,constant,8,40,none,resnet18,100-50-25-12-6,0"
 

@@ -19,6 +19,8 @@ from job.process import process_id
 from job.training.rungs import Race
 from support import S3, Grid, job, start_job, wait_for_line
 
+pytestmark = pytest.mark.slow
+
 
 def test_trial_that_dies_for_ever_becomes_a_failed_row_and_may_be_run_again(
         shapes: Path, make_grid: Grid, tmp_path: Path) -> None:

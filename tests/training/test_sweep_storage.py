@@ -10,6 +10,8 @@ import pytest
 from server import make_bucket, start_s3
 from support import KEYS, S3, Grid, job, row, start_job, timeless, wait_for_line
 
+pytestmark = pytest.mark.slow
+
 
 def test_sweep_in_s3_equals_the_one_on_disk(shapes: Path, make_grid: Grid, tmp_path: Path, s3: S3) -> None:
     grid, uri = make_grid(lr=[0.02], epochs=[2]), "s3://bucket/study"

@@ -7,8 +7,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from job.record import CLOCKS_AND_HOST
 from support import Grid, job, start_job, wait_for_line
+
+pytestmark = pytest.mark.slow
 
 
 def files(sweep: Path, trial: str) -> dict[str, Any]:

@@ -8,7 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support import Grid, job, row, start_job, wait_for_line
+
+pytestmark = pytest.mark.slow
 
 
 def attempts(sweep: Path, trial: int) -> list[dict[str, Any]]:
