@@ -21,7 +21,7 @@ from job.data.batches import Batches
 from job.data.load import load_batches
 from job.data.pack import read_passport
 from job.folder.storage import open_folder
-from job.training.drawing import Drawing
+from job.training.drawing import BLOCK, Drawing
 from job.training.fit import Advance, stepper, train_epoch, train_step, training_loss
 from job.training.machine import Machine, choose_machine
 from job.training.model import build_model, set_training
@@ -155,7 +155,7 @@ def parts_of_step(trial: Trial, batches: Batches, drawing: Drawing, machine: Mac
     to the GPU; there rendering is a part of the step, and its cost the rest to a constant batch.
     """
     indices, draws = drawing.draw_block(0, 0)
-    num_steps = -(-len(indices) // trial.batch_size)
+    num_steps = min(BLOCK, drawing.num_steps)
     one = slice(0, trial.batch_size)
     parts = {"drawing": median_seconds(lambda: drawing.draw_block(0, 0), machine, 5) / num_steps}
     if machine.device.type != "cuda":
@@ -165,7 +165,8 @@ def parts_of_step(trial: Trial, batches: Batches, drawing: Drawing, machine: Mac
     for _ in range(8):
         synchronise(machine)
         began = time.perf_counter()
-        batches.fed(indices[one], draws.part(one))
+        _, images_N12 = batches.fed(indices[one], draws.part(one))
+        images_N12.to(machine.device, non_blocking=True)
         is_fed = time.perf_counter()
         synchronise(machine)
         times.append((is_fed - began, time.perf_counter() - is_fed))

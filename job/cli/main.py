@@ -12,7 +12,7 @@ import typer
 from job.cli import cluster, export, images, results, train
 from job.cli.options import say
 from job.data.cores import share_processor
-from job.errors import JobError, TryAgain
+from job.errors import JobError, OutOfMemory, TryAgain
 from job.folder.local import local_errors
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -60,6 +60,9 @@ def main() -> None:
     except JobError as error:
         say(f"job: {error}", to_stderr=True)
         sys.exit(error.exit_code)
+    except MemoryError:
+        say("job: memory ran out; end what else takes memory, or use a machine with more", to_stderr=True)
+        sys.exit(OutOfMemory.exit_code)
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)
     except OSError as error:

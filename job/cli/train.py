@@ -32,7 +32,7 @@ from job.cli.results import print_summary
 from job.errors import BadConfig, BadData, MissingInput
 from job.folder.grid import parse_number
 from job.folder.groups import trajectories
-from job.models import IMAGENET_SIZES
+from job.models import IMAGENET_SIZES, MODELS
 from job.trial import ImageOptions, Trial
 
 app = typer.Typer()
@@ -207,8 +207,8 @@ def weights(named: Annotated[list[str], typer.Argument(
 
     *models, folder = named
     not_empty(folder)
-    if not models:
-        raise typer.BadParameter(f"only {folder!r} is given: name the models first, then the folder")
+    if not models or folder in MODELS:
+        raise typer.BadParameter(f"{folder!r} is the last argument: name the models first, then the folder")
     for model in models:
         make(Trial, {"model": model, "image_size": IMAGENET_SIZES.get(model, 224)})
     from job.training.imagenet import store_weights, weights_file, weights_url

@@ -64,6 +64,8 @@ class Outbox:
             self.folder.write(name, data)
         except JobError as error:
             return error
+        except MemoryError:
+            return TryAgain(f"{name}: memory ran out while it was written")
         self.core_seconds[name] = time.thread_time() - began
         return None
 

@@ -9,6 +9,8 @@ from job.data.passport import Passport, read_passport
 from job.errors import BadData, MissingInput
 from job.folder.layout import check_sweep, read_epochs, read_parsed, read_row, trial_file, trials_with
 from job.folder.storage import Folder, join, open_folder
+from job.record import Row
+from job.results.intact import intact_row
 from job.results.label_issues import COLUMNS
 from job.results.predictions import check_counts, predictions_table
 from job.results.raced import refuse_raced
@@ -77,11 +79,11 @@ class Sweep:
     def predictions(self, trial: str | int) -> pd.DataFrame:
         """Return one line per image of the validation and test splits, with the columns of predictions.csv."""
         name = trial_file(str(trial), "predictions.csv")
-        row = read_row(self.folder, str(trial))
+        row = intact_row(self.folder, str(trial))
 
         def parsed(data: bytes) -> pd.DataFrame:
             table = predictions_table(data)
-            if row:
+            if isinstance(row, Row):
                 check_counts(table, row)
             return table
 

@@ -10,11 +10,12 @@ from job.errors import GpuFailed, OutOfMemory
 from job.trial import Trial
 
 # What cuBLAS, cuDNN and the driver say; torch has an error type for its own lack of GPU memory alone.
-GPU_MEMORY = re.compile("out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED", re.IGNORECASE)
+GPU_MEMORY = re.compile("out.of.memory|_ALLOC_FAILED|_ALLOCATION_FAILED", re.IGNORECASE)
 # What torch says where malloc or mmap fails, as under `ulimit -v`.
-HOST_MEMORY = re.compile("(cannot|can't) allocate memory|not enough memory", re.IGNORECASE)
-# Errors of cuBLAS, and of cuDNN on a lost device, have no type of their own in torch.
-BROKEN = re.compile("CUDA error|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)")
+HOST_MEMORY = re.compile("(cannot|can't) allocate memory|not enough memory|std::bad_alloc", re.IGNORECASE)
+# Errors of the driver, of cuBLAS, and of cuDNN on a lost device have no type of their own in torch.
+BROKEN = re.compile("CUDA (driver )?error|CUDA_ERROR_|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)")
+ASKED_BYTES = re.compile(r"tried to allocate (\d+) bytes")
 
 
 def first_line(error: BaseException) -> str:
@@ -39,12 +40,22 @@ def is_host_memory(error: BaseException) -> bool:
                                               and bool(HOST_MEMORY.search(str(error))))
 
 
+def is_fault_at(error: BaseException, num_bytes: int) -> bool:
+    """Return whether reading a file of so many bytes failed for want of memory or of a GPU, not because it is damaged.
+
+    A damaged file may ask for any amount of memory.
+    """
+    asked = ASKED_BYTES.search(str(error))
+    return kind_of_error(error) is not None and (not asked or int(asked[1]) <= 2 * num_bytes)
+
+
 @contextlib.contextmanager
 def named_faults(trial: Trial | None = None) -> Iterator[None]:
     """Turn a lack of memory into OutOfMemory and errors of the GPU into GpuFailed, which say what to do about them.
 
-    trial: what is trained; None while images are classified. After any other error than a lack of memory (an illegal
-    access, a lost GPU) CUDA refuses all work of this process. So the process ends, and a fresh one resumes the trial.
+    trial: what is trained, if its settings decide how much memory that takes. After any other error than a lack of
+    memory (an illegal access, a lost GPU) CUDA refuses all work of this process. So the process ends, and a fresh one
+    resumes the trial.
     """
     try:
         yield
@@ -53,9 +64,9 @@ def named_faults(trial: Trial | None = None) -> Iterator[None]:
         if kind is OutOfMemory:
             raise OutOfMemory(lack_of_memory(error, trial)) from None
         if kind is GpuFailed:
-            remedy = "the same command resumes the trial" if trial else "run the same command again"
-            raise GpuFailed(f"the GPU failed ({first_line(error)}), and this process cannot use it any more; {remedy}. "
-                            "If it fails again, look for Xid in the machine's kernel log") from None
+            raise GpuFailed(f"the GPU failed ({first_line(error)}), and this process cannot use it any more; run the "
+                            "same command again, which resumes what has begun. If it fails again, look for Xid in the "
+                            "machine's kernel log") from None
         raise
 
 

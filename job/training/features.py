@@ -29,6 +29,7 @@ from job.folder.storage import Folder, join
 from job.folder.untrusted import bounded_json, check_types, in_range
 from job.training.backbone import head_of
 from job.training.evaluate import logits_of
+from job.training.faults import named_faults
 from job.training.machine import Machine
 from job.training.state import State
 from job.trial import AUGMENTATION, Trial
@@ -108,7 +109,7 @@ def found_or_made(sweep: Folder, key: str, shape: tuple[int, int], make: Callabl
     work = f"{FEATURES}/{key}"
     lease = claim(sweep, work, lambda: sweep.exists(f"{work}/made.json"), say, pause=pause)
     if lease:
-        with held(lease):
+        with held(lease), named_faults():
             lease.check_deaths()
             if not sweep.exists(f"{work}/made.json"):
                 make(lambda done: lease.progress(0, done, shape[0]))

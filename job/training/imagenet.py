@@ -18,7 +18,7 @@ from torchvision.models import get_model_weights
 
 from job.errors import BadData, MissingInput
 from job.folder.storage import Folder, join, open_folder
-from job.training.faults import kind_of_error
+from job.training.faults import is_fault_at
 from job.training.weights import UNREADABLE, parse_weights
 
 DOWNLOAD_PAUSES_SECONDS = (1, 5)
@@ -70,9 +70,9 @@ def imagenet_weights(model: str) -> dict[str, Tensor]:
     try:
         return dict(patiently_downloaded(lambda: weights.get_state_dict(progress=False, check_hash=True)))
     except (OSError, *UNREADABLE) as error:
-        if kind_of_error(error):
-            raise
         cache = Path(torch.hub.get_dir(), "checkpoints", weights_file(weights.url))
+        if is_fault_at(error, cache.stat().st_size if cache.exists() else 0):
+            raise
         raise MissingInput(
             f"the ImageNet weights of {model} cannot be loaded or downloaded ({error or type(error).__name__}). Run "
             f"`job weights {model} FOLDER` on another machine and set TRIALGRID_WEIGHTS to that folder; or download "

@@ -19,6 +19,7 @@ from job.record import PROBABILITY, Epoch, Row, row_to_json, summarise
 from job.training.backbone import load_state
 from job.training.calibration import calibration_figures
 from job.training.evaluate import Evaluation, evaluate, figures_at_threshold, figures_on_test
+from job.training.faults import named_faults
 from job.training.host import circumstances
 from job.training.machine import Machine
 from job.training.model import state_copy
@@ -74,7 +75,7 @@ def write_shorter_row(sweep: Folder, trial: Trial, longest: Trial, state: State,
         records.display.say(f"{error}; that process writes its row")
         return
     if lease:
-        with held(lease):
+        with held(lease), named_faults(trial):
             set_failed_aside(sweep, trial, lease)
             trial_records = replace(records, trial=trial, lease=lease)
             trial_records.catch_up(state)

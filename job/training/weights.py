@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from job.errors import BadConfig, BadData
 from job.folder.untrusted import bounded_json, check_types, check_unicode
 from job.training.backbone import head_name, load_state
-from job.training.faults import kind_of_error
+from job.training.faults import is_fault_at
 from job.trial import ImageOptions, Trial, brief
 
 # What torch.load raises for a damaged file or for a file of another kind; found by flipping bytes.
@@ -58,7 +58,7 @@ def parse_weights(data: bytes, name: str) -> dict[str, Tensor]:
             return safetensors.torch.load(data)
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (*UNREADABLE, safetensors.SafetensorError) as error:
-        if kind_of_error(error):
+        if is_fault_at(error, len(data)):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadData(f"weights {name}: not a state dict that can be read safely ({reason}); give a safetensors file, "

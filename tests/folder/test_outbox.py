@@ -47,6 +47,25 @@ def test_outbox_outlives_an_outage_and_writes_the_newest(flaky: Flaky) -> None:
     assert len(said) == 1 and "training continues" in said[0]
 
 
+def test_outbox_outlives_a_lack_of_memory(tmp_path: Path) -> None:
+    class Short(LocalFolder):
+        tries = 0
+
+        def write(self, name: str, data: bytes) -> None:
+            self.tries += 1
+            if self.tries == 1:
+                raise MemoryError
+            super().write(name, data)
+
+    said: list[str] = []
+    folder = Short(str(tmp_path))
+    outbox = Outbox(folder, said.append)
+    outbox.put("last.pt", b"1")
+    outbox.flush(lambda: 30)
+    outbox.close()
+    assert folder.read("last.pt") == b"1" and len(said) == 1 and "last.pt: memory ran out" in said[0]
+
+
 def test_outbox_raises_what_stands_in_the_way_when_its_patience_ends(flaky: Flaky) -> None:
     outbox = Outbox(flaky, lambda text: None)
     outbox.put("row", b"1")

@@ -35,3 +35,8 @@ def test_predict_takes_no_sets_from_predictions_that_were_cut_off(spare_sweep: P
     assert predictor.sets and predictor.sets.limit is None and "and the row says" in predictor.sets.reason
     done = job("predict", spare_sweep, shapes / "bar" / "bar00.jpg", "--trial", "1")
     assert done.code == 0 and "and the row says" in done.out + done.err
+
+
+def test_predictions_beside_a_damaged_row_can_be_read(three_rows: LocalFolder) -> None:
+    (three_rows.path / "trials" / "2" / "row.json").write_text("{")
+    assert len(package.open(three_rows.uri).predictions("2")) == 310

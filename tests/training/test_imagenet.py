@@ -67,8 +67,9 @@ def test_job_weights_names_what_it_cannot_fetch_and_refuses_other_names(tmp_path
     for name, why in (("mlp", "has no such weights"), ("resnet5", "do you mean resnet50"), ("googlenet", "aux")):
         done = job("weights", name, tmp_path / "w")
         assert done.code == 78 and why in done.err
-    done = job("weights", "resnet18")
-    assert done.code == 2 and "only 'resnet18' is given: name the models first, then the folder" in done.err
+    for models in (["resnet18"], ["resnet50", "resnet18"]):
+        done = job("weights", *models)
+        assert done.code == 2 and "'resnet18' is the last argument: name the models first, then the folder" in done.err
     assert job("weights", "resnet18", "").code == 78
 
 

@@ -1,5 +1,7 @@
 """A lack of memory, of the GPU or the machine, and a GPU that fails: what is said, and what becomes of the trial."""
 
+import io
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.models import resnet18
 
-from job.cli.main import app
+from job.cli.main import app, main
 from job.cluster.status import sweep_status
 from job.data.prepare import ensure_pack
 from job.data.sizes import resize_side
-from job.errors import GpuFailed, OutOfMemory
+from job.errors import BadData, GpuFailed, OutOfMemory
 from job.folder.attempts import host_name
 from job.folder.layout import read_row
 from job.folder.storage import open_folder
@@ -20,7 +23,7 @@ from job.training import fit
 from job.training.checkpoint import damage
 from job.training.display import open_display
 from job.training.faults import named_faults
-from job.training.imagenet import imagenet_weights
+from job.training.imagenet import imagenet_weights, weights_file, weights_url
 from job.training.options import SweepOptions
 from job.training.state import State
 from job.training.sweep import run_sweep
@@ -45,7 +48,12 @@ TRIAL = Trial(trial="1", lr=0.02, epochs=1, batch_size=8, image_size=40, weights
     (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear"), RuntimeError),
     (RuntimeError(NO_MEMORY), OutOfMemory),
     (RuntimeError("unable to mmap 8337488 bytes from file </s/pack/0.safetensors>: Cannot allocate memory (12)"),
-     OutOfMemory), (MemoryError(), OutOfMemory), (OSError(12, "Cannot allocate memory"), OutOfMemory),
+     OutOfMemory), (MemoryError(), OutOfMemory),
+    (RuntimeError("std::bad_alloc"), OutOfMemory),
+    (RuntimeError("the driver refuses the rendering kernel: <CUresult.CUDA_ERROR_OUT_OF_MEMORY: 2>"), OutOfMemory),
+    (RuntimeError("the GPU's driver refuses the rendering kernel: <CUresult.CUDA_ERROR_ILLEGAL_ADDRESS: 700>"),
+     GpuFailed), (RuntimeError("CUDA driver error: an illegal memory access was encountered"), GpuFailed),
+    (OSError(12, "Cannot allocate memory"), OutOfMemory),
     (OSError(28, "No space left on device"), OSError), (ValueError("nothing"), ValueError),
     (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RuntimeError), (ValueError("CUDA error"), ValueError)])
 def test_error_of_the_gpu_is_told_from_a_lack_of_memory(error: Exception, expected: type[Exception]) -> None:
@@ -83,15 +91,19 @@ def test_every_command_that_computes_on_a_gpu_names_its_errors(
 @pytest.mark.parametrize("error", [
     torch.AcceleratorError(LOST), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(NO_MEMORY)])
 def test_files_that_could_not_be_read_for_another_reason_are_not_called_damaged(
-        monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
     def fail(*_arguments: object, **_settings: object) -> None:
         raise error
 
+    file = tmp_path / "checkpoints" / weights_file(weights_url("resnet18"))
+    file.parent.mkdir()
+    file.write_bytes(bytes(40_000_000))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(type(error), match=re.escape(str(error)[:20])), damage("last.pt"):
         raise error
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(type(error), match=re.escape(str(error)[:20])):
-        parse_weights(b"", "w.pt")
+        parse_weights(file.read_bytes(), "w.pt")
     monkeypatch.setattr("job.training.imagenet.patiently_downloaded", fail)
     with pytest.raises(type(error), match=re.escape(str(error)[:20])):
         imagenet_weights("resnet18")
@@ -154,3 +166,46 @@ def test_trial_on_which_the_gpu_fails_again_and_again_becomes_a_row_and_the_othe
     assert [row and row.status for row in rows] == ["failed", "done"]
     assert rows[0] and f"3 attempts in a row died before they finished an epoch, the last on {host_name()} at 2" \
         in rows[0].cause and f": the GPU failed ({LOST})" in rows[0].cause
+
+
+def test_weights_that_ask_for_more_memory_than_they_have_bytes_are_damaged() -> None:
+    """In torch's old format a changed count is believed."""
+    file = io.BytesIO()
+    torch.save({"w": torch.zeros(1000)}, file, _use_new_zipfile_serialization=False)
+    # Pickle's signs for a number of two bytes, and of eight.
+    spoilt = file.getvalue().replace(b"M\xe8\x03", b"\x8a\x08" + (10**15).to_bytes(8, "little"))
+    assert spoilt != file.getvalue()
+    with pytest.raises(BadData, match=r"w.pt: not a state dict that can be read safely .*tried to allocate"):
+        parse_weights(spoilt, "w.pt")
+
+
+@pytest.mark.parametrize(("where", "work"), [
+    ("job.training.outcome.publish", "trials/1"), ("job.training.features.make_features", "features/")])
+def test_attempts_within_a_trial_die_with_the_gpu_as_well(
+        shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, work: str) -> None:
+    def fail(*_arguments: object) -> None:
+        raise torch.AcceleratorError(LOST)
+
+    monkeypatch.setattr(where, fail)
+    sweep = open_folder(str(tmp_path / "s"))
+    passport = ensure_pack(sweep, str(shapes), {"short_side": resize_side(40)}, lambda done, total: None)
+    weights = tmp_path / "r18.pt"
+    torch.save(resnet18().state_dict(), weights)
+    frozen = replace(TRIAL, model="resnet18", weights=str(weights), freeze=True, crop=0, flip=0)
+    trials = [frozen] if work == "features/" else [TRIAL, replace(TRIAL, trial="2", epochs=2)]
+    with open_display() as display, pytest.raises(GpuFailed):
+        run_sweep(sweep, trials, passport, display, SweepOptions())
+    found = [json.loads(path.read_text()) for path in (tmp_path / "s" / work).rglob("attempts/*.json")]
+    assert [attempt["state"] for attempt in found] == ["died"]
+
+
+def test_lack_of_memory_of_any_command_is_71_and_no_traceback(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("job.cli.main.app", fail)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 71
+    assert capsys.readouterr().err == "job: memory ran out; end what else takes memory, or use a machine with more\n"
