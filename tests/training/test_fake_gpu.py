@@ -6,10 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from bench_steps import parts_of_step
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fake_gpu import CUDA, Report, run_epoch
+from fake_cuda import Log, pretend
+from fake_gpu import CUDA, Report, fake_batches, run_epoch
 from job.training import fit
+from job.training.drawing import Drawing
+from job.training.machine import Machine
 from job.training.state import State
 from job.trial import Trial
 
@@ -82,6 +87,18 @@ def test_kernel_renders_in_one_pass_what_takes_torch_fifty_operations(monkeypatc
     batch_bytes = 4 * 3 * 64 * 64 * 4
     assert fused.render_bytes < 3 * batch_bytes < 30 * batch_bytes < plain.render_bytes < 100 * batch_bytes
     assert fused.num_bytes < plain.num_bytes and fused.num_operations < plain.num_operations - 40
+
+
+def test_benchmark_times_what_comes_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    pretend(monkeypatch, log := Log(fake, truth=False))
+    batches = fake_batches(fake, TRIAL, 65, resident=True)
+    with fake, log:
+        found = parts_of_step(TRIAL, batches, Drawing(TRIAL, batches), Machine(CUDA, "fake", "bf16"))
+    assert [*found] == ["drawing", "feeding", "copying"] and all(seconds > 0 for seconds in found.values())
+    # The description of a batch, each of eight times.
+    assert log.copies == 8
 
 
 def loss_is_read(logits_NK: Tensor, labels_N: Tensor, weights_K: Tensor | None, smoothing: float) -> Tensor:
