@@ -34,7 +34,7 @@ def not_empty(value: str) -> str:
 
 
 def number(kind: type, least: float = -math.inf, most: float = math.inf, ranges: bool = False) -> dict[str, Any]:
-    """Return typer's settings for an option that takes a number from `least` to `most`, written as in a grid.
+    """Return typer's settings for an option that takes a number from `least` to `most`, or yes or no, as in a grid.
 
     ranges: it also takes a range, LOW..HIGH.
     """
@@ -43,25 +43,16 @@ def number(kind: type, least: float = -math.inf, most: float = math.inf, ranges:
         try:
             if ranges and ".." in str(text):
                 return parse_range(kind, str(text))
-            value = parse_number(kind, str(text))
+            value = parse_value(bool, str(text)) if kind is bool else parse_number(kind, str(text))
         except ValueError as error:
             raise typer.BadParameter(f"it {error}") from None
         if not (math.isinf(least) or least <= value <= most):
             raise typer.BadParameter(f"it is {brief(value)}; give a number from {least:.15g} to {most:.15g}")
         return value
 
-    return {"parser": read, "metavar": f"<{kind.__name__}>"}
+    return {"parser": read, "metavar": "<yes|no>" if kind is bool else f"<{kind.__name__}>"}
 
 
-def yes_or_no(text: Any) -> bool:
-    """Return what an option that takes yes or no says, written as in a grid."""
-    try:
-        return bool(parse_value(bool, str(text)))
-    except ValueError as error:
-        raise typer.BadParameter(f"it {error}") from None
-
-
-YES_OR_NO: dict[str, Any] = {"parser": yes_or_no, "metavar": "<yes|no>"}
 Sweep = Annotated[str, typer.Argument(
     metavar="SWEEP", show_default=False, callback=not_empty,
     help="The sweep's folder: a path or s3://bucket/folder.")]
@@ -131,10 +122,11 @@ def as_parameter(spec: Field[Any], repeatable: bool) -> inspect.Parameter:
     assert spec.default is not MISSING
     kind: Any = type(spec.default)
     # The field's own check says more about a value out of range than typer does.
-    settings = number(kind, ranges=repeatable) if kind in (int, float) else {}
-    if repeatable and kind is bool:
-        # Some versions of typer take an option of several truth values for a flag.
-        settings, kind = YES_OR_NO, str
+    takes_value = kind in (int, float) or (repeatable and kind is bool)
+    settings = number(kind, ranges=repeatable and kind is not bool) if takes_value else {}
+    if settings:
+        # Its parser decides; some versions of typer take several truth values for a flag.
+        kind = str
     declaration = typer.Option(f"--{spec.name.replace('_', '-')}", help=help_of(spec), show_default=False, **settings)
     annotation: Any = Annotated[list[kind] if repeatable else kind | None, declaration]
     default: Any = [] if repeatable else None

@@ -170,7 +170,7 @@ def unfinished(trial: Trial, last: Attempt, number: int, epochs: Sequence[Epoch]
     # Before its first heartbeat an attempt stands where the attempts before it ended.
     epoch = len(epochs) if last.epoch is None else last.epoch
     ended = "paused" if place and place.epoch == epoch and not last.step else "stopped"
-    state = "running" if last.is_alive else "interrupted" if last.state in ("running", "died") else ended
+    state = "running" if last.is_alive else "interrupted" if last.is_cut_off else ended
     found = TrialStatus(
         trial, state, epoch, attempts=number, host=last.host, cause=last.cause, shorter=tuple(last.shorter))
     if best := best_of(trial, epochs):

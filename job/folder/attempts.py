@@ -71,6 +71,11 @@ class Attempt:
         return self.state == "running" and self.seconds_silent < SILENT_SECONDS and not is_gone(self.process)
 
     @property
+    def is_cut_off(self) -> bool:
+        """Whether no word of its own ended it, if it is not alive: it was killed, or its GPU failed."""
+        return self.state in ("running", "died")
+
+    @property
     def has_progress(self) -> bool:
         """Whether it has finished an epoch, according to its last beat."""
         return self.epoch != self.from_epoch
@@ -155,7 +160,7 @@ def too_many_deaths(folder: Folder, work: str, number: int) -> str:
         attempt = read_attempt(folder, work, number)
         achieved = (attempt.has_progress if following is None or following.from_epoch is None
                     else attempt.from_epoch is not None and following.from_epoch != attempt.from_epoch)
-        if attempt.state not in ("running", "died") or (achieved and following):
+        if not attempt.is_cut_off or (achieved and following):
             return ""
         num_deaths, following, newest, number = num_deaths + (not achieved), attempt, newest or attempt, number - 1
         if num_deaths >= MOST_DEATHS:
